@@ -1,0 +1,61 @@
+package inline
+
+import (
+	"time"
+
+	"inlinefs/inode"
+	"inlinefs/journal"
+	"inlinefs/ondisk"
+)
+
+// Truncate sets the size of an inline file. It returns false, having changed nothing but the mode, when the file is (now) an ordinary
+// one and the caller must truncate its blocks. Growing past the bytes that the inode holds now converts first, as ext4 does since 7.0;
+// any smaller size, 0 included, stays inline. The caller holds i.Rw exclusively.
+func (e *Engine) Truncate(t *journal.Task, i *inode.Inode, size uint64) (done bool, err error) {
+	if !i.HasInline() {
+		if size > 0 {
+			i.MayInline.Store(false) // a new file that is grown by truncate becomes an ordinary one
+		}
+		return false, nil
+	}
+	have, err := Size(i)
+	if err != nil {
+		return false, err
+	}
+	if size > have {
+		return false, e.Convert(t, i)
+	}
+	h, err := e.FS.Journal.Start(t, journal.InodeOp, writeCredits)
+	if err != nil {
+		return false, err
+	}
+	h.SetInode(i.Ino)
+	err = e.setInlineSize(h, i, size)
+	if s := h.Stop(); err == nil {
+		err = s
+	}
+	return true, err
+}
+
+func (e *Engine) setInlineSize(h *journal.Handle, i *inode.Inode, size uint64) error {
+	i.XattrSem.Lock()
+	defer i.XattrSem.Unlock()
+	i.DataSem.Lock()
+	defer i.DataSem.Unlock()
+	i.Mu.Lock()
+	var err error
+	if size < i.Raw.Size() {
+		err = shrink(i.Raw, size)
+	}
+	if err == nil {
+		i.Raw.SetSize(size)
+		now := time.Now()
+		i.Raw.SetTime(ondisk.Mtime, now)
+		i.Raw.SetTime(ondisk.Ctime, now)
+	}
+	i.Mu.Unlock()
+	if err != nil {
+		return named(i, err)
+	}
+	return i.MarkDirty(h)
+}

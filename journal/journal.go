@@ -1,0 +1,167 @@
+package journal
+
+import (
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+
+	"inlinefs/buffer"
+	"inlinefs/internal/fserr"
+)
+
+// defaultMaxCredits bounds one handle in no-journal mode, in blocks.
+const defaultMaxCredits = 1 << 14
+
+// backend is what is below a Handle: nothing (no-journal mode) or jbd2.
+type backend interface {
+	start(h *Handle) error
+	stop(h *Handle) error
+	// access files b with the handle's transaction before its change; create says that it is new.
+	access(h *Handle, b *buffer.Head, create bool) error
+	dirty(h *Handle, b *buffer.Head) error
+	forget(h *Handle, blk uint64) error
+	// extend grants n more credits in the same transaction; false when it cannot.
+	extend(h *Handle, n int) (bool, error)
+	// restart moves the handle to the next transaction with n credits.
+	restart(h *Handle, n int) error
+	// commit makes everything so far durable when wait is set, else starts doing so.
+	commit(wait bool) error
+	tid() uint32
+	waitTid(tid uint32) error
+	onCommit(f func())
+	close() error
+	name() string
+}
+
+// Options of a journal.
+type Options struct {
+	Log        *slog.Logger
+	Violations *Violations
+	// Bufs holds the metadata blocks.
+	Bufs *buffer.Cache
+	// CheckLocks asks for the buffer lock at create access; TryLock-based, off in the lock-checking build.
+	CheckLocks bool
+	// OnAbort hears of the error that ended the journal, once.
+	OnAbort func(error)
+	// MaxCredits bounds one handle; 0 is the default of 16384 blocks.
+	MaxCredits int
+}
+
+// Journal hands out handles for one file system.
+type Journal struct {
+	V          *Violations // immutable
+	log        *slog.Logger
+	be         backend
+	maxCredits int
+	checkLocks bool
+	onAbort    func(error)
+	open       atomic.Int64
+	unmounting atomic.Bool
+	readOnly   atomic.Bool
+	aborted    atomic.Pointer[error]
+}
+
+func newJournal(o Options) *Journal {
+	j := &Journal{V: o.Violations, log: o.Log, maxCredits: o.MaxCredits, checkLocks: o.CheckLocks, onAbort: o.OnAbort}
+	if j.maxCredits == 0 {
+		j.maxCredits = defaultMaxCredits
+	}
+	return j
+}
+
+// NewNoJournal is the mode without a log: a dirty block goes to the write-back queue at once.
+func NewNoJournal(o Options) *Journal {
+	j := newJournal(o)
+	j.be = noJournal{bufs: o.Bufs}
+	return j
+}
+
+// usable says why no change may be made now, nil if it may.
+func (j *Journal) usable() error {
+	if p := j.aborted.Load(); p != nil {
+		return fmt.Errorf("journal is aborted (%w): %w", *p, fserr.ReadOnly)
+	}
+	if j.readOnly.Load() {
+		return fserr.ReadOnly
+	}
+	return nil
+}
+
+// SetReadOnly makes further handles fail with fserr.ReadOnly.
+func (j *Journal) SetReadOnly() { j.readOnly.Store(true) }
+
+// Abort ends the journal for good because of err; later handles fail with fserr.ReadOnly (jbd2_journal_abort).
+func (j *Journal) Abort(err error) {
+	if j.aborted.CompareAndSwap(nil, &err) && j.onAbort != nil {
+		j.onAbort(err)
+	}
+}
+
+// Aborted is the error that ended the journal, nil while it lives.
+func (j *Journal) Aborted() error {
+	if p := j.aborted.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+// Name is "none" or "jbd2".
+func (j *Journal) Name() string { return j.be.name() }
+
+// Journalled says whether there is a log.
+func (j *Journal) Journalled() bool { return j.be.name() != "none" }
+
+// OpenHandles is the number of open handles of all tasks.
+func (j *Journal) OpenHandles() int64 { return j.open.Load() }
+
+// Tid is the running transaction's number, for WaitTid; 0 without a log.
+func (j *Journal) Tid() uint32 { return j.be.tid() }
+
+// WaitTid returns when transaction tid is on the device (jbd2_complete_transaction).
+func (j *Journal) WaitTid(tid uint32) error { return j.be.waitTid(tid) }
+
+// Commit makes every change so far durable in the log; it does nothing without one.
+func (j *Journal) Commit() error { return j.be.commit(true) }
+
+// OnCommit calls f when the running transaction is on the device; at once without a log. f must not start handles.
+func (j *Journal) OnCommit(f func()) { j.be.onCommit(f) }
+
+// Close waits for nothing: the caller has no handle open. Later starts are violations.
+func (j *Journal) Close() error {
+	j.unmounting.Store(true)
+	return j.be.close()
+}
+
+// transaction is jbd2's; the no-journal mode has none.
+type transaction struct{}
+
+// noJournal is the mode without a log.
+type noJournal struct{ bufs *buffer.Cache }
+
+func (noJournal) start(*Handle) error                      { return nil }
+func (noJournal) stop(*Handle) error                       { return nil }
+func (noJournal) access(*Handle, *buffer.Head, bool) error { return nil }
+func (noJournal) restart(h *Handle, n int) error           { h.credits, h.total = n, h.total+n; return nil }
+func (noJournal) commit(bool) error                        { return nil }
+func (noJournal) tid() uint32                              { return 0 }
+func (noJournal) waitTid(uint32) error                     { return nil }
+func (noJournal) onCommit(f func())                        { f() }
+func (noJournal) close() error                             { return nil }
+func (noJournal) name() string                             { return "none" }
+
+func (noJournal) extend(h *Handle, n int) (bool, error) {
+	h.credits += n
+	h.total += n
+	return true, nil
+}
+
+func (noJournal) dirty(h *Handle, b *buffer.Head) error {
+	b.MarkDirty()
+	return nil
+}
+
+// forget drops the block's pending write: its next owner may write data there.
+func (n noJournal) forget(_ *Handle, blk uint64) error {
+	n.bufs.Forget(blk)
+	return nil
+}

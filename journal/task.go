@@ -1,0 +1,45 @@
+package journal
+
+import "sync/atomic"
+
+// Task stands for the kernel's current task during one request. It is used by one goroutine at a time.
+type Task struct {
+	// ID numbers the tasks of a mount from 1.
+	ID uint64
+	// Op is the request: "write", "fault", "writepage", "create"...
+	Op string
+	// Pid is the client's thread id, 0 for write-back.
+	Pid uint32
+	// UID is the client's user id; only the owner of reserved blocks may use them.
+	UID uint32
+	// InFault says that the client sleeps in a page fault while this task runs.
+	InFault bool
+
+	journal *Journal
+	current *Handle
+}
+
+var taskIDs atomic.Uint64
+
+// NewTask begins a request.
+func (j *Journal) NewTask(op string, pid uint32) *Task {
+	return &Task{ID: taskIDs.Add(1), Op: op, Pid: pid, journal: j}
+}
+
+// Current is the task's open handle (journal_current_handle), nil when there is none.
+func (t *Task) Current() *Handle { return t.current }
+
+// End closes the request. An open handle is a violation; it is stopped so that the mount lives on.
+func (t *Task) End() error {
+	h := t.current
+	if h == nil {
+		return nil
+	}
+	err := t.journal.V.Raise(LeakedHandle, t, h.ino, h.opener, "task %d (%s) ends with a handle of type %s open, count %d", t.ID, t.Op, h.typ, h.ref)
+	for t.current != nil {
+		if e := t.current.Stop(); e != nil {
+			break
+		}
+	}
+	return err
+}

@@ -1,0 +1,193 @@
+// Package mm shadows the client's address space as far as the daemon can see it: what bytes each mapped page was last filled with.
+//
+// Under direct I/O with mappings allowed, the kernel may write a stale dirty page back over bytes that write(2) has just stored
+// (Documentation/filesystems/fuse/fuse-io.rst; the post-write invalidation launders it). A page's last fill tells which of its bytes
+// were stored through the mapping: those that differ. Only they are applied, so that no write(2) byte is lost.
+package mm
+
+import (
+	"bytes"
+	"sync"
+)
+
+// PageSize is the client's page size in bytes.
+const PageSize = 4096
+
+// Mapping is the shadow of one inode's mapped pages. The zero value remembers nothing.
+type Mapping struct {
+	mu    sync.Mutex
+	fills map[int64]*fill // guarded by mu; by page index
+	space *Budget         // guarded by mu
+}
+
+type fill struct {
+	m    *Mapping
+	page int64
+	data [PageSize]byte
+	// links of the budget's list, guarded by the budget's mu.
+	prev, next *fill
+}
+
+// Budget bounds the memory of all fills of a mount; the oldest are forgotten first. A forgotten page's write-back is applied whole.
+type Budget struct {
+	mu   sync.Mutex
+	max  int  // immutable, pages
+	n    int  // guarded by mu
+	head fill // guarded by mu; ring, head.next is the oldest
+}
+
+// NewBudget returns a budget of bytes.
+func NewBudget(bytes int64) *Budget {
+	b := &Budget{max: max(int(bytes/PageSize), 16)}
+	b.head.prev, b.head.next = &b.head, &b.head
+	return b
+}
+
+// Bytes is how much memory the fills take now.
+func (b *Budget) Bytes() int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return int64(b.n) * PageSize
+}
+
+// Filled remembers data, sent as the content of the pages from byte offset off on (a multiple of PageSize). A short last page was
+// zero filled by the kernel.
+func (m *Mapping) Filled(b *Budget, off int64, data []byte) {
+	for len(data) > 0 {
+		n := min(len(data), PageSize)
+		m.fillPage(b, off/PageSize, data[:n])
+		data, off = data[n:], off+PageSize
+	}
+}
+
+func (m *Mapping) fillPage(b *Budget, page int64, data []byte) {
+	m.mu.Lock()
+	if m.fills == nil {
+		m.fills = map[int64]*fill{}
+	}
+	m.space = b
+	f := m.fills[page]
+	isNew := f == nil
+	if isNew {
+		f = &fill{m: m, page: page}
+		m.fills[page] = f
+	}
+	n := copy(f.data[:], data)
+	clear(f.data[n:])
+	m.mu.Unlock()
+	if isNew {
+		b.add(f)
+	}
+}
+
+func (b *Budget) add(f *fill) {
+	b.mu.Lock()
+	f.prev, f.next = b.head.prev, &b.head
+	f.prev.next, b.head.prev = f, f
+	b.n++
+	var old *fill
+	if b.n > b.max {
+		old = b.head.next
+		b.unlink(old)
+	}
+	b.mu.Unlock()
+	if old != nil {
+		old.m.mu.Lock()
+		if old.m.fills[old.page] == old {
+			delete(old.m.fills, old.page)
+		}
+		old.m.mu.Unlock()
+	}
+}
+
+// unlink takes f off the list. The caller holds b.mu.
+func (b *Budget) unlink(f *fill) {
+	if f.prev != nil {
+		f.prev.next, f.next.prev = f.next, f.prev
+		f.prev, f.next = nil, nil
+		b.n--
+	}
+}
+
+// Merge calls apply for each run of bytes in data, written back from a mapping to byte offset off, that was stored since the page was
+// filled; for pages never filled, or forgotten, that is all of it. Afterwards the page counts as filled with data. It returns the
+// first error of apply.
+func (m *Mapping) Merge(off int64, data []byte, apply func(off int64, p []byte) error) error {
+	for len(data) > 0 {
+		page, in := off/PageSize, int(off%PageSize)
+		n := min(len(data), PageSize-in)
+		if err := m.mergePage(page, in, data[:n], apply); err != nil {
+			return err
+		}
+		data, off = data[n:], off+int64(n)
+	}
+	return nil
+}
+
+func (m *Mapping) mergePage(page int64, in int, data []byte, apply func(off int64, p []byte) error) error {
+	base := page*PageSize + int64(in)
+	m.mu.Lock()
+	f := m.fills[page]
+	if f == nil {
+		m.mu.Unlock()
+		return apply(base, data)
+	}
+	var was [PageSize]byte
+	copy(was[:], f.data[:])
+	copy(f.data[in:], data)
+	m.mu.Unlock()
+	old := was[in : in+len(data)]
+	if bytes.Equal(old, data) {
+		return nil
+	}
+	for i := 0; i < len(data); {
+		if data[i] == old[i] {
+			i++
+			continue
+		}
+		j := i + 1
+		for j < len(data) && data[j] != old[j] {
+			j++
+		}
+		if err := apply(base+int64(i), data[i:j]); err != nil {
+			return err
+		}
+		i = j
+	}
+	return nil
+}
+
+// Drop forgets the fills of the pages that lie wholly in [from, to): the file was truncated or a hole punched there. In a page that
+// lies there in part the kernel keeps the rest and zeroes the part, and so does this.
+func (m *Mapping) Drop(from, to int64) {
+	m.mu.Lock()
+	var gone []*fill
+	for p, f := range m.fills {
+		start, end := p*PageSize, (p+1)*PageSize
+		switch {
+		case end <= from || start >= to:
+		case start >= from && end <= to:
+			delete(m.fills, p)
+			gone = append(gone, f)
+		default:
+			clear(f.data[max(from, start)-start : min(to, end)-start])
+		}
+	}
+	b := m.space
+	m.mu.Unlock()
+	if b == nil {
+		return
+	}
+	b.mu.Lock()
+	for _, f := range gone {
+		b.unlink(f)
+	}
+	b.mu.Unlock()
+}
+
+// Pages is the number of remembered fills.
+func (m *Mapping) Pages() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.fills)
+}
