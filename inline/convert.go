@@ -148,7 +148,8 @@ func (e *Engine) convertRestoring(t *journal.Task, h *journal.Handle, i *inode.I
 		if blk, err = e.newBlock(h, i, data); err != nil {
 			e.window(t, i, pointDestroyRestore)
 			e.restoreNolock(t, i, old)
-			return err
+			// Another task may have written the emptied inode out meanwhile (a change of times): write the restored one.
+			return errors.Join(err, i.MarkDirty(h))
 		}
 	}
 	i.DataSem.Lock()

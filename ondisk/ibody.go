@@ -16,6 +16,9 @@ const (
 // ibody returns the attribute area of raw, checked; ok is false when the inode has no room for one. used says whether h_magic is set:
 // without it whatever the bytes hold does not count.
 func ibody(raw Inode) (a xattrArea, used, ok bool, err error) {
+	if len(raw) < GoodOldInode+4 { // the record ends before i_extra_isize
+		return a, false, false, nil
+	}
 	x := raw.ExtraIsize()
 	if x == 0 {
 		return a, false, false, nil

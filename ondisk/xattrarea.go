@@ -1,6 +1,9 @@
 package ondisk
 
-import "bytes"
+import (
+	"bytes"
+	"slices"
+)
 
 // Attribute name indexes, e_name_index: each stands for the prefix of the full name.
 const (
@@ -98,6 +101,9 @@ func (a *xattrArea) check() error {
 		if at+XattrEntrySize > len(a.b) || a.next(at)+xattrTermSize > len(a.b) {
 			return Corrupt(a.where, "attribute entry at byte %d with a name of %d bytes does not end before %d", at, a.b[at], len(a.b))
 		}
+		if a.index(at) == 0 && len(a.name(at)) == 0 {
+			return Corrupt(a.where, "attribute entry at byte %d without index and name", at)
+		}
 		if bytes.IndexByte(a.name(at), 0) >= 0 {
 			return Corrupt(a.where, "attribute name %q at byte %d holds a zero byte", a.name(at), at)
 		}
@@ -122,17 +128,48 @@ func (a *xattrArea) check() error {
 	return a.checkOverlap()
 }
 
-// checkOverlap makes sure that no two values share bytes. Entries are few; nothing is allocated.
+// fewEntries is how many entries are compared pairwise; with more of them the values are sorted first, which allocates.
+const fewEntries = 24
+
+// checkOverlap makes sure that no two values share bytes.
 func (a *xattrArea) checkOverlap() error {
+	n := 0
 	for x := a.first; x < a.term; x = a.next(x) {
-		nx := XattrValueLen(a.size(x))
-		for y := a.next(x); nx > 0 && y < a.term; y = a.next(y) {
-			ny := XattrValueLen(a.size(y))
-			if ny > 0 && a.value(x) < a.value(y)+ny && a.value(y) < a.value(x)+nx {
-				return Corrupt(a.where, "values of attributes %q and %q overlap (%d bytes at %d, %d at %d)", a.name(x), a.name(y), a.size(x),
-					a.value(x), a.size(y), a.value(y))
+		n++
+	}
+	if n > fewEntries {
+		return a.checkSorted(make([]int, 0, n))
+	}
+	for x := a.first; x < a.term; x = a.next(x) {
+		for y := a.next(x); y < a.term; y = a.next(y) {
+			if err := a.checkPair(x, y); err != nil {
+				return err
 			}
 		}
+	}
+	return nil
+}
+
+func (a *xattrArea) checkSorted(ats []int) error {
+	for x := a.first; x < a.term; x = a.next(x) {
+		if a.size(x) > 0 {
+			ats = append(ats, x)
+		}
+	}
+	slices.SortFunc(ats, func(x, y int) int { return a.value(x) - a.value(y) })
+	for n := 1; n < len(ats); n++ {
+		if err := a.checkPair(ats[n-1], ats[n]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *xattrArea) checkPair(x, y int) error {
+	nx, ny := XattrValueLen(a.size(x)), XattrValueLen(a.size(y))
+	if nx > 0 && ny > 0 && a.value(x) < a.value(y)+ny && a.value(y) < a.value(x)+nx {
+		return Corrupt(a.where, "values of attributes %q and %q overlap (%d bytes at %d, %d at %d)", a.name(x), a.name(y), a.size(x), a.value(x),
+			a.size(y), a.value(y))
 	}
 	return nil
 }

@@ -174,8 +174,15 @@ func (f *FS) checkFeatures() error {
 	if s.JournalDev() != 0 && s.Compat(ondisk.CompatHasJournal) && s.JournalInum() == 0 {
 		return refuse("the journal is on an external device (0x%x), which is not supported", s.JournalDev())
 	}
+	if s.Incompat(ondisk.IncompatRecover) && !f.Opts.NoRecovery {
+		return refuse("the journal needs recovery; run e2fsck, or mount with -o ro,norecovery to read what is there")
+	}
 	if f.readOnly.Load() {
 		return nil
+	}
+	if s.Compat(ondisk.CompatHasJournal) {
+		f.readOnly.Store(true)
+		f.notice("mounted read-only: writing the journal is not supported yet")
 	}
 	if bad := s.FeatureROCompat() &^ supportedROCompat; bad != 0 {
 		f.readOnly.Store(true)

@@ -1,0 +1,65 @@
+// Command inlinefs mounts ext4 images through FUSE and races write(2) against page faults on them.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// Exit codes of mount(8).
+const (
+	exitUsage = 1
+	exitMount = 32
+)
+
+// codeError is an error with the exit code that it stands for.
+type codeError struct {
+	code int
+	err  error
+}
+
+func (e *codeError) Error() string { return e.err.Error() }
+func (e *codeError) Unwrap() error { return e.err }
+
+// ExitCode is the process's exit code.
+func (e *codeError) ExitCode() int { return e.code }
+
+func main() {
+	root := newRootCmd()
+	if strings.HasPrefix(filepath.Base(os.Args[0]), "mount.") {
+		// mount(8) calls its helpers as mount.fuse.inlinefs IMAGE MNT -o OPTS.
+		root.SetArgs(append([]string{"mount"}, os.Args[1:]...))
+	}
+	err := root.Execute()
+	if err == nil {
+		return
+	}
+	code := exitUsage
+	var c interface{ ExitCode() int }
+	if errors.As(err, &c) {
+		code = c.ExitCode()
+	}
+	if msg := err.Error(); msg != "" {
+		fmt.Fprintln(os.Stderr, "inlinefs:", msg)
+	}
+	os.Exit(code)
+}
+
+func newRootCmd() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "inlinefs",
+		Short: "ext4 with inline data in user space, and a test bench for its race",
+		Long: "inlinefs mounts ext4 images through FUSE, with small files and directories kept in their inodes, and races write(2)\n" +
+			"against the page faults that move a file out of its inode.",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.CompletionOptions.DisableDefaultCmd = true
+	root.AddCommand(newMountCmd(), newExecCmd(), newStressCmd(), newCompareCmd(), newCheckCmd(), newDumpCmd(), newVersionCmd())
+	return root
+}

@@ -1,0 +1,307 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"inlinefs/blockdev"
+	"inlinefs/fs"
+	"inlinefs/internal/event"
+	"inlinefs/super"
+)
+
+// readyFD is where a background mount tells its parent the outcome.
+const readyEnv = "INLINEFS_READY_FD"
+
+func newMountCmd() *cobra.Command {
+	c := &mountConfig{mmap: fs.MmapCached}
+	var opts []string
+	var ignore bool
+	cmd := &cobra.Command{
+		Use:   "mount [-f] [-o OPTS] IMAGE MNT",
+		Short: "mount an ext4 image or block device",
+		Long: `mount shows the ext4 file system in IMAGE at the directory MNT and returns when it answers. Unmount with umount or
+fusermount3 -u; SIGTERM and SIGINT to the process do the same. Exit status: 0 mounted, 1 usage, 32 not mounted.
+
+Options (-o): ro, rw, norecovery|noload, offset=BYTES, errors=continue|remount-ro|panic, sync, dirsync, noacl, allow_other,
+  fsname=NAME, cache_size=BYTES (metadata, default 64M), mmap=cached|observe, conversion=STRATEGY, window=DURATION,
+  log=debug|info|warn|error, and the kernel's nosuid, nodev, noexec, noatime...`,
+		Args: cobra.ExactArgs(2),
+		RunE: func(_ *cobra.Command, args []string) error {
+			for _, o := range opts {
+				if err := c.parse(o); err != nil {
+					return &codeError{exitUsage, err}
+				}
+			}
+			c.image, c.mnt = args[0], args[1]
+			if err := c.run(); err != nil {
+				return &codeError{exitMount, err}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringArrayVarP(&opts, "options", "o", nil, "comma-separated mount options")
+	cmd.Flags().BoolVarP(&c.foreground, "foreground", "f", false, "stay in the foreground")
+	cmd.Flags().BoolVarP(&ignore, "sloppy", "s", false, "accepted for mount(8)")
+	cmd.Flags().BoolVarP(&ignore, "no-mtab", "n", false, "accepted for mount(8)")
+	cmd.Flags().BoolVarP(&ignore, "verbose", "v", false, "accepted for mount(8)")
+	return cmd
+}
+
+func (c *mountConfig) run() error {
+	if !c.foreground {
+		return background()
+	}
+	ready, err := readyPipe()
+	if err != nil {
+		return err
+	}
+	err = c.serve(ready)
+	if err != nil && ready != nil {
+		ready.report(err)
+		// The parent has printed it.
+		return errors.New("")
+	}
+	return err
+}
+
+// background starts this command again with -f and waits until it is mounted or says why not.
+func background() error {
+	exe, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	args := os.Args[1:]
+	if strings.HasPrefix(filepath.Base(os.Args[0]), "mount.") {
+		args = append([]string{"mount"}, args...)
+	}
+	k := slices.Index(args, "mount")
+	args = slices.Insert(slices.Clone(args), k+1, "-f")
+	cmd := exec.Command(exe, args...)
+	cmd.Env = append(os.Environ(), readyEnv+"=3")
+	cmd.ExtraFiles = []*os.File{w}
+	cmd.Stderr = os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return errors.Join(err, r.Close(), w.Close())
+	}
+	if err := w.Close(); err != nil {
+		return err
+	}
+	line, err := bufio.NewReader(r).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	if line = strings.TrimSpace(line); line == "mounted" {
+		return cmd.Process.Release()
+	}
+	werr := cmd.Wait()
+	if line == "" {
+		return fmt.Errorf("the mount process ended before it was mounted: %v", werr)
+	}
+	return errors.New(line)
+}
+
+// readyWriter tells the parent, once.
+type readyWriter struct{ f *os.File }
+
+func readyPipe() (*readyWriter, error) {
+	if os.Getenv(readyEnv) == "" {
+		return nil, nil
+	}
+	if err := os.Unsetenv(readyEnv); err != nil {
+		return nil, err
+	}
+	syscall.CloseOnExec(3)
+	return &readyWriter{os.NewFile(3, "ready")}, nil
+}
+
+func (r *readyWriter) report(err error) {
+	msg := "mounted"
+	if err != nil {
+		msg = strings.ReplaceAll(err.Error(), "\n", "; ")
+	}
+	// A parent that is gone does not care.
+	_, _ = fmt.Fprintln(r.f, msg)
+	_ = r.f.Close()
+}
+
+func (c *mountConfig) logger(w io.Writer) (*slog.Logger, error) {
+	var lv slog.Level
+	if c.logLevel == "" {
+		c.logLevel = "info"
+	}
+	if err := lv.UnmarshalText([]byte(c.logLevel)); err != nil {
+		return nil, fmt.Errorf("log=%s: want debug, info, warn or error", c.logLevel)
+	}
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: lv})), nil
+}
+
+// serve mounts and returns after the unmount.
+func (c *mountConfig) serve(ready *readyWriter) error {
+	log, err := c.logger(os.Stderr)
+	if err != nil {
+		return err
+	}
+	dev, err := c.open()
+	if err != nil {
+		return err
+	}
+	f, s, err := c.build(dev, log)
+	if err != nil {
+		return errors.Join(err, dev.Close())
+	}
+	for _, n := range s.Notices {
+		log.Warn(n)
+	}
+	mo := fs.MountOptions{Source: c.source(), AllowOther: c.allowOther, NoACL: c.noACL, Extra: c.kernel}
+	if s.ReadOnly() {
+		mo.Extra = append(mo.Extra, "ro")
+	}
+	if err := f.Start(); err != nil {
+		return errors.Join(err, f.Stop(), dev.Close())
+	}
+	server, err := f.Serve(c.mnt, mo)
+	if err != nil {
+		return errors.Join(err, f.Stop(), dev.Close())
+	}
+	sdNotify("READY=1")
+	if ready != nil {
+		ready.report(nil)
+	}
+	stop := unmountOnSignal(log, server.Unmount)
+	server.Wait()
+	stop()
+	sdNotify("STOPPING=1")
+	if err := errors.Join(f.Stop(), dev.Close()); err != nil {
+		log.Error("unmount", "err", err)
+		return err
+	}
+	return nil
+}
+
+func (c *mountConfig) source() string {
+	if c.fsname != "" {
+		return c.fsname
+	}
+	return c.image
+}
+
+func (c *mountConfig) open() (*blockdev.File, error) {
+	o := blockdev.FileOptions{ReadOnly: c.ro, Offset: c.offset}
+	dev, err := blockdev.OpenFile(c.image, o)
+	if err != nil && !c.ro && (errors.Is(err, os.ErrPermission) || errors.Is(err, syscall.EROFS)) {
+		// As mount(8) does for write-protected media.
+		o.ReadOnly = true
+		if ro, e := blockdev.OpenFile(c.image, o); e == nil {
+			fmt.Fprintf(os.Stderr, "inlinefs: %s is write-protected, mounting read-only\n", c.image)
+			return ro, nil
+		}
+	}
+	return dev, err
+}
+
+func (c *mountConfig) build(dev blockdev.Device, log *slog.Logger) (*fs.FileSystem, *super.FS, error) {
+	var f *fs.FileSystem
+	mnt, err := filepath.Abs(c.mnt)
+	if err != nil {
+		return nil, nil, err
+	}
+	s, err := super.Open(dev, super.Options{
+		Log: log, ReadOnly: c.ro, NoRecovery: c.noRecovery, Errors: c.errors, CacheSize: c.cacheSize, Strategy: strategyName(c.conversion),
+		MountPoint: mnt, Sync: c.sync, DirSync: c.dirSync,
+		Events: func(ino uint64) []event.Event { return f.EventsOf(ino) },
+		OnPanic: func(err error) {
+			log.Error("errors=panic: the mount ends here", "because", err)
+			os.Exit(1)
+		},
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", c.image, err)
+	}
+	f, err = fs.New(s, fs.Options{Log: log, Mmap: c.mmap, Strategy: c.conversion, Window: c.window, Version: version})
+	return f, s, err
+}
+
+func strategyName(s string) string {
+	if s == "" {
+		return fs.DefaultStrategy()
+	}
+	return s
+}
+
+// unmountOnSignal unmounts on SIGINT, SIGTERM and SIGHUP; a second signal ends the process, which leaves the image as after a crash.
+func unmountOnSignal(log *slog.Logger, unmount func() error) (stop func()) {
+	ch := make(chan os.Signal, 2)
+	signal.Notify(ch, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	done := make(chan struct{})
+	go func() {
+		for n := 0; ; n++ {
+			select {
+			case <-done:
+				return
+			case sig := <-ch:
+				if n > 0 {
+					log.Error("second signal: ending without a clean unmount", "signal", sig)
+					os.Exit(128)
+				}
+				log.Info("unmounting", "signal", sig)
+				go retryUnmount(log, unmount, done)
+			}
+		}
+	}()
+	return func() { signal.Stop(ch); close(done) }
+}
+
+// retryUnmount tries until it works: a file may still be open.
+func retryUnmount(log *slog.Logger, unmount func() error, done <-chan struct{}) {
+	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
+		err := unmount()
+		if err == nil {
+			return
+		}
+		select {
+		case <-done:
+			return
+		case <-time.After(wait):
+		}
+		if wait == 2*time.Second {
+			log.Warn("still busy, trying to unmount", "err", err)
+		}
+	}
+}
+
+// sdNotify tells systemd, if it asked (sd_notify(3)). Not being heard is no error of the mount.
+func sdNotify(state string) {
+	addr := os.Getenv("NOTIFY_SOCKET")
+	if addr == "" {
+		return
+	}
+	if addr[0] == '@' {
+		addr = "\x00" + addr[1:]
+	}
+	conn, err := net.Dial("unixgram", addr)
+	if err != nil {
+		return
+	}
+	_, _ = conn.Write([]byte(state))
+	_ = conn.Close()
+}

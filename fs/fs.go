@@ -1,0 +1,246 @@
+package fs
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"inlinefs/inline"
+	"inlinefs/inode"
+	"inlinefs/internal/event"
+	"inlinefs/internal/lock"
+	"inlinefs/journal"
+	"inlinefs/mm"
+	"inlinefs/ondisk"
+	"inlinefs/super"
+)
+
+// MmapMode says how much the daemon learns of mappings.
+type MmapMode string
+
+// The modes of mount option mmap=.
+const (
+	// MmapCached leaves coherence to the kernel's page cache; mapped stores are seen at write-back.
+	MmapCached MmapMode = "cached"
+	// MmapObserve opens inline files for direct I/O when they are opened read-write: faults are seen as they happen.
+	MmapObserve MmapMode = "observe"
+)
+
+// Options of a mounted file system above those of super.
+type Options struct {
+	Log      *slog.Logger
+	Mmap     MmapMode
+	Strategy string // "" is the build's default
+	Window   time.Duration
+	Version  string
+	// HangAfter is when a request counts as hung; 0 is one minute.
+	HangAfter time.Duration
+}
+
+// FileSystem serves one image. It embeds go-fuse's answers for what is not implemented.
+type FileSystem struct {
+	fuse.RawFileSystem
+	fs        *super.FS      // immutable
+	inodes    *inode.Cache   // immutable
+	eng       *inline.Engine // immutable
+	opts      Options        // immutable
+	log       *slog.Logger   // immutable
+	stateless bool           // immutable; no OPEN, RELEASE, OPENDIR, RELEASEDIR
+
+	renameMu lock.Mutex
+	orphanMu lock.Mutex
+	orphans  *inode.Inode // guarded by orphanMu; head of the list
+	watch    *watchdog    // immutable, nil unless observing
+	server   atomic.Pointer[fuse.Server]
+	ended    chan struct{}
+}
+
+const (
+	rootNode = fuse.FUSE_ROOT_ID
+	// timeout is how long the kernel may keep entries and attributes: nobody else changes the image.
+	timeout = 24 * time.Hour
+)
+
+// New puts a file system over an opened image; Start must follow.
+func New(s *super.FS, o Options) (*FileSystem, error) {
+	st, err := inline.ByName(o.Strategy)
+	if err != nil {
+		return nil, err
+	}
+	f := &FileSystem{RawFileSystem: fuse.NewDefaultRawFileSystem(), fs: s, opts: o, log: o.Log, inodes: inode.NewCache(s), ended: make(chan struct{})}
+	f.eng = &inline.Engine{FS: s, Strategy: st, Window: o.Window, Budget: mm.NewBudget(s.Opts.CacheSize / 4)}
+	f.inodes.Observe = o.Mmap == MmapObserve
+	f.inodes.Evict = f.evict
+	f.stateless = o.Mmap != MmapObserve
+	if f.inodes.Observe {
+		f.watch = newWatchdog(f, o.HangAfter)
+	}
+	return f, nil
+}
+
+// EventsOf gives the last events of an inode, for super.Options.Events.
+func (f *FileSystem) EventsOf(ino uint64) []event.Event {
+	i := f.inodes.Peek(uint32(ino))
+	if i == nil || i.Ring == nil {
+		return nil
+	}
+	ev := i.Ring.Last()
+	// The reference is given back by a goroutine of its own: the caller may hold locks that eviction takes.
+	go f.inodes.Put(i)
+	return ev
+}
+
+// Start marks the image as mounted and finishes what an earlier crash left on the orphan list.
+func (f *FileSystem) Start() error {
+	root, err := f.inodes.Get(ondisk.RootIno)
+	if err != nil {
+		return fmt.Errorf("root directory: %w", err)
+	}
+	if !root.IsDir() { // the reference is kept for the life of the mount
+		return ondisk.Corrupt("inode 2", "the root is not a directory (mode 0%o)", root.Mode())
+	}
+	if err := f.fs.Begin(); err != nil {
+		return err
+	}
+	if !f.fs.ReadOnly() {
+		if err := f.cleanOrphans(); err != nil {
+			f.log.Error("orphan list not finished", "err", err)
+		}
+	}
+	return nil
+}
+
+// Stop ends the file system: open-unlinked files stay on the orphan list for the next mount if the kernel still held them.
+func (f *FileSystem) Stop() error {
+	select {
+	case <-f.ended:
+		return nil
+	default:
+		close(f.ended)
+	}
+	if f.watch != nil {
+		f.watch.stop()
+	}
+	return errors.Join(f.reapAll(), f.fs.Close())
+}
+
+// ino turns a node id into an inode number: the kernel's root is 1, ext4's is 2.
+func ino(node uint64) uint32 {
+	if node == rootNode {
+		return ondisk.RootIno
+	}
+	return uint32(node)
+}
+
+// node is the reverse of ino.
+func node(ino uint32) uint64 {
+	if ino == ondisk.RootIno {
+		return rootNode
+	}
+	return uint64(ino)
+}
+
+// get returns the inode of a node id with a reference; put gives it back.
+func (f *FileSystem) get(n uint64) (*inode.Inode, error) { return f.inodes.Get(ino(n)) }
+
+func (f *FileSystem) put(i *inode.Inode) { f.inodes.Put(i) }
+
+// task begins a request.
+func (f *FileSystem) task(op string, h *fuse.InHeader) *journal.Task {
+	t := f.fs.Journal.NewTask(op, h.Pid)
+	t.UID = h.Uid
+	if f.watch != nil {
+		f.watch.begin(t)
+	}
+	return t
+}
+
+// end closes a request and maps its outcome to errno; a handle left open is a violation and EIO.
+func (f *FileSystem) end(t *journal.Task, err error) fuse.Status {
+	if f.watch != nil {
+		f.watch.end(t)
+	}
+	if e := t.End(); err == nil {
+		err = e
+	}
+	return errno(err)
+}
+
+// with runs fn under a handle of the given size and stops it.
+func (f *FileSystem) with(t *journal.Task, typ journal.Type, credits int, fn func(h *journal.Handle) error) error {
+	h, err := f.fs.Journal.Start(t, typ, credits)
+	if err != nil {
+		return err
+	}
+	err = fn(h)
+	if e := h.Stop(); err == nil {
+		err = e
+	}
+	return err
+}
+
+// attr fills the kernel's attributes from the inode.
+func (f *FileSystem) attr(i *inode.Inode, a *fuse.Attr) {
+	i.Mu.Lock()
+	defer i.Mu.Unlock()
+	r := i.Raw
+	a.Ino = node(i.Ino)
+	if i.Ino == ondisk.RootIno {
+		a.Ino = ondisk.RootIno
+	}
+	a.Size = r.Size()
+	a.Blocks = r.Sectors(f.fs.HugeFile, f.fs.BlockSize)
+	if r.Has(ondisk.FlInlineData) {
+		a.Blocks += (a.Size + 511) >> 9
+	}
+	at, mt, ct := r.Time(ondisk.Atime), r.Time(ondisk.Mtime), r.Time(ondisk.Ctime)
+	a.SetTimes(&at, &mt, &ct)
+	a.Mode = uint32(r.Mode())
+	a.Nlink = uint32(r.Links())
+	a.Owner = fuse.Owner{Uid: r.UID(), Gid: r.GID()}
+	a.Blksize = uint32(f.fs.BlockSize)
+	if m := a.Mode & ondisk.ModeFmt; m == ondisk.ModeChr || m == ondisk.ModeBlk {
+		major, minor := r.Rdev()
+		a.Rdev = minor&0xFF | major<<8 | (minor&^0xFF)<<12
+	}
+}
+
+// entry fills the answer to a lookup and counts it: the kernel will forget it.
+func (f *FileSystem) entry(i *inode.Inode, out *fuse.EntryOut) {
+	f.inodes.Hold(i, 1)
+	out.NodeId = node(i.Ino)
+	out.Generation = uint64(i.Generation)
+	out.SetEntryTimeout(timeout)
+	out.SetAttrTimeout(timeout)
+	f.attr(i, &out.Attr)
+}
+
+// String names the file system in go-fuse's log.
+func (f *FileSystem) String() string { return "inlinefs" }
+
+// Init remembers the server, for notifications.
+func (f *FileSystem) Init(s *fuse.Server) { f.server.Store(s) }
+
+// Report is the mount's account of itself.
+func (f *FileSystem) Report() event.Report {
+	v := f.fs.Journal.V
+	return event.Report{Schema: 1, Version: f.opts.Version, Strategy: f.eng.Strategy.Name(), MmapMode: string(f.opts.Mmap),
+		Journal: f.fs.Journal.Name(), Counters: f.fs.Live.Snapshot(), Violations: v.Counts(), First: v.First()}
+}
+
+// StatFs answers statfs(2): the blocks that mkfs used for metadata do not count (bsddf).
+func (f *FileSystem) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
+	free := max(f.fs.FreeBlocks(), 0)
+	out.Bsize, out.Frsize = uint32(f.fs.BlockSize), uint32(f.fs.BlockSize)
+	out.Blocks = f.fs.Blocks - min(f.fs.Overhead(), f.fs.Blocks)
+	out.Bfree = uint64(free)
+	out.Bavail = uint64(max(free-int64(f.fs.Reserved), 0))
+	out.Files = uint64(f.fs.Inodes)
+	out.Ffree = uint64(max(f.fs.FreeInodes(), 0))
+	out.NameLen = ondisk.MaxName
+	return fuse.OK
+}

@@ -1,0 +1,104 @@
+package fs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"log/slog"
+	"os"
+	"runtime/debug"
+	"strings"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"inlinefs/inline"
+)
+
+// MountOptions are those of the FUSE mount itself.
+type MountOptions struct {
+	Source     string // shown in /proc/mounts
+	AllowOther bool
+	// Extra are options for the kernel or fusermount3: ro, nosuid, nodev, noatime...
+	Extra []string
+	NoACL bool
+}
+
+// Serve mounts f on mnt and returns when the mount answers; Wait then ends with the unmount. Root mounts directly, others through
+// fusermount3. The error names what is missing.
+func (f *FileSystem) Serve(mnt string, o MountOptions) (*fuse.Server, error) {
+	opts := &fuse.MountOptions{
+		AllowOther: o.AllowOther, FsName: o.Source, Name: "inlinefs", Options: append([]string{"default_permissions"}, o.Extra...),
+		MaxWrite: 1 << 20, MaxReadAhead: 1 << 20, MaxBackground: 64, CongestionThreshold: 48, DisableSplice: true, ExplicitDataCacheControl: true, EnableAcl: !o.NoACL,
+		EnableSymlinkCaching: true, DirectMountStrict: os.Geteuid() == 0,
+		ExtraCapabilities:    fuse.CAP_DONT_MASK | fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_NO_OPENDIR_SUPPORT,
+		DisabledCapabilities: fuse.CAP_PASSTHROUGH,
+		PanicHandler:         f.panicked,
+		Logger:               log.New(logWriter{f.log}, "", 0),
+	}
+	if f.opts.Mmap == MmapObserve {
+		opts.ExtraCapabilities |= fuse.CAP_DIRECT_IO_ALLOW_MMAP
+	}
+	s, err := fuse.NewServer(f, mnt, opts)
+	if err != nil {
+		return nil, mountError(mnt, err)
+	}
+	go s.Serve()
+	if err := s.WaitMount(); err != nil {
+		return nil, errors.Join(mountError(mnt, err), s.Unmount())
+	}
+	if err := f.agreed(s); err != nil {
+		return nil, errors.Join(err, s.Unmount())
+	}
+	return s, nil
+}
+
+// agreed makes sure that the kernel offered what the mode needs: nothing degrades silently.
+func (f *FileSystem) agreed(s *fuse.Server) error {
+	k := s.KernelSettings()
+	offered := uint64(k.Flags) | uint64(k.Flags2)<<32
+	if f.opts.Mmap == MmapObserve && offered&fuse.CAP_DIRECT_IO_ALLOW_MMAP == 0 {
+		return fmt.Errorf("mmap=observe needs FUSE_DIRECT_IO_ALLOW_MMAP (Linux 6.6 or later); this kernel speaks FUSE %d.%d without it", k.Major, k.Minor)
+	}
+	return nil
+}
+
+// mountError adds what is usually missing.
+func mountError(mnt string, err error) error {
+	st, e := os.Stat(mnt)
+	switch {
+	case e != nil:
+		return fmt.Errorf("mount point %s: %w", mnt, e)
+	case !st.IsDir():
+		return fmt.Errorf("mount point %s: not a directory", mnt)
+	}
+	fd, e := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if e != nil {
+		return fmt.Errorf("mount on %s: cannot open /dev/fuse (%w): is the fuse module loaded, and in a container, was --device /dev/fuse given? (%w)", mnt, e, err)
+	}
+	if e := unix.Close(fd); e != nil {
+		err = errors.Join(err, e)
+	}
+	return fmt.Errorf("mount on %s: %w", mnt, err)
+}
+
+// panicked turns a panic in a handler into EIO for its caller and a record in the log; the request's locks stay taken.
+func (f *FileSystem) panicked(v any) fuse.Status {
+	f.log.Error("panic in a request", "value", fmt.Sprint(v), "stack", string(debug.Stack()))
+	return fuse.EIO
+}
+
+// logWriter passes go-fuse's lines on.
+type logWriter struct{ log *slog.Logger }
+
+func (w logWriter) Write(p []byte) (int, error) {
+	w.log.Log(context.Background(), slog.LevelDebug, "go-fuse: "+strings.TrimSpace(string(p)))
+	return len(p), nil
+}
+
+// DefaultStrategy is the conversion strategy that the build's tag chose.
+func DefaultStrategy() string { return inline.DefaultName }
+
+// Strategies lists the strategies that are compiled in.
+func Strategies() []string { return inline.Names() }
