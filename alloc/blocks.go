@@ -210,7 +210,7 @@ func freeInGroup(f *super.FS, h *journal.Handle, i *inode.Inode, g *super.Group,
 	g.LargestFree = ^uint32(0)
 	f.AddFree(int64(n), 0)
 	if h.Journal().Journalled() {
-		g.HoldBusy(super.Run{Start: idx, Len: n}, h.Journal().OnCommit)
+		g.HoldBusy(super.Run{Start: idx, Len: n}, h.OnCommit)
 	}
 	return putBlocks(f, h, g, b)
 }

@@ -93,7 +93,7 @@ func (h *Head) unlink() {
 func (s *shard) shrink(want int) {
 	for h := s.lru.prev; h != &s.lru && len(s.m) > want; {
 		p := h.prev
-		if h.ref.Load() == 0 && !h.has(stDirty) && h.JH == nil {
+		if h.ref.Load() == 0 && !h.has(stDirty) {
 			h.unlink()
 			delete(s.m, h.blk)
 		}

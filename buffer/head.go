@@ -23,7 +23,7 @@ type Head struct {
 	mu    lock.Mutex
 	state atomic.Uint32
 	ref   atomic.Int32
-	// JH belongs to the journal (journal_head); guarded by the journal's list lock.
+	// JH belongs to the journal (journal_head); guarded by the journal's lock. The journal holds a reference while it is set.
 	JH any
 	// lru links, guarded by the shard's mu.
 	prev, next *Head

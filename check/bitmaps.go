@@ -61,7 +61,7 @@ func (c *checker) bitmap(blk uint64) []byte {
 func (c *checker) checkFreeBlocks(n uint32, free uint64) {
 	c.free.blocks += free
 	if got := uint64(c.desc(n).FreeBlocks()); got != free {
-		c.addGroup(ClassFreeBlocks, n, "%d free blocks, want %d", got, free)
+		c.addGroup(ClassFreeBlocks, n, "free blocks count %d, want %d", got, free)
 	}
 }
 
@@ -140,6 +140,12 @@ func (c *checker) checkInodeBitmaps() {
 				free++
 			}
 		}
+		for i := c.geo.ipg; i < uint64(c.geo.bs)*8; i++ {
+			if !diskBit(b, i) {
+				c.addGroup(ClassBitmapPadding, n, "inode bitmap: bit %d beyond the group's %d inodes is clear", i, c.geo.ipg)
+				break
+			}
+		}
 		c.checkInodeCounts(n, free, b)
 	}
 }
@@ -149,7 +155,7 @@ func (c *checker) checkInodeCounts(n uint32, free uint64, bitmap []byte) {
 	d, base := c.desc(n), uint64(n)*c.geo.ipg+1
 	c.free.inodes += free
 	if got := uint64(d.FreeInodes()); got != free {
-		c.addGroup(ClassFreeInodes, n, "%d free inodes, want %d", got, free)
+		c.addGroup(ClassFreeInodes, n, "free inodes count %d, want %d", got, free)
 	}
 	dirs := uint32(0)
 	for i := range c.geo.ipg {
@@ -174,9 +180,9 @@ func (c *checker) checkInodeCounts(n uint32, free uint64, bitmap []byte) {
 // checkTotals compares the superblock's counts with the sums over the groups.
 func (c *checker) checkTotals() {
 	if got := c.sb.FreeBlocks(); got != c.free.blocks {
-		c.addFS(ClassFreeBlocks, "superblock: %d free blocks, want %d", got, c.free.blocks)
+		c.addFS(ClassFreeBlocks, "superblock: free blocks count %d, want %d", got, c.free.blocks)
 	}
 	if got := uint64(c.sb.FreeInodes()); got != c.free.inodes {
-		c.addFS(ClassFreeInodes, "superblock: %d free inodes, want %d", got, c.free.inodes)
+		c.addFS(ClassFreeInodes, "superblock: free inodes count %d, want %d", got, c.free.inodes)
 	}
 }

@@ -181,6 +181,8 @@ func (c *checker) ibodyList(raw ondisk.Inode) []xattrEntry {
 	return all
 }
 
+var errorsNames = map[uint16]string{ondisk.ErrorsContinue: "continue", ondisk.ErrorsRO: "remount read-only", ondisk.ErrorsPanic: "panic"}
+
 // dumpSuper prints the superblock and the groups.
 func (c *checker) dumpSuper(p *printer) {
 	s, g := c.sb, c.geo
@@ -191,7 +193,7 @@ func (c *checker) dumpSuper(p *printer) {
 	p.field("incompat", "%s", ondisk.IncompatNames(s.FeatureIncompat()))
 	p.field("ro_compat", "%s", ondisk.ROCompatNames(s.FeatureROCompat()))
 	p.field("state", "%s", stateNames(s.State()))
-	p.field("on error", "%s", map[uint16]string{ondisk.ErrorsContinue: "continue", ondisk.ErrorsRO: "remount read-only", ondisk.ErrorsPanic: "panic"}[s.Errors()])
+	p.field("on error", "%s", errorsNames[s.Errors()])
 	p.field("errors recorded", "%d", s.ErrorCount())
 	p.field("blocks", "%d of %d bytes, %d free, %d reserved, first %d", g.blocks, g.bs, s.FreeBlocks(), s.ReservedBlocks(), g.first)
 	p.field("inodes", "%d of %d bytes, %d free, first %d", g.inodes, g.isize, s.FreeInodes(), s.FirstIno())

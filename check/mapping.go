@@ -69,7 +69,8 @@ func (c *checker) extentNode(in *inode, where string, n ondisk.ExtentNode, lo, h
 			to = uint64(next)
 		}
 		if from < lo || from >= to || to > hi {
-			c.addIno(ClassExtent, in.ino, "%s: index entry %d covers blocks %d to %d, want a rising part of %d to %d", where, i, from, int64(to)-1, lo, int64(hi)-1)
+			c.addIno(ClassExtent, in.ino, "%s: index entry %d covers blocks %d to %d, want a rising part of %d to %d", where, i, from,
+				int64(to)-1, lo, int64(hi)-1)
 			in.bad = true
 			return
 		}

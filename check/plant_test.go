@@ -24,6 +24,8 @@ func superDefects() []defect {
 		super("error state", check.ClassState, func(s ondisk.Super) { s.SetState(s.State() | ondisk.StateError) }),
 		super("not unmounted", check.ClassState, func(s ondisk.Super) { s.SetState(0) }),
 		super("orphan out of range", check.ClassOrphanList, func(s ondisk.Super) { s.SetLastOrphan(s.InodesCount() + 1) }),
+		super("journal without the feature", check.ClassJournal, func(s ondisk.Super) { le32put(s, 0xE0, 9) }),
+		super("no journal", check.ClassJournal, func(s ondisk.Super) { s.SetFeatureIncompat(s.FeatureIncompat() | ondisk.IncompatRecover) }),
 		{"backup superblock", check.ClassBackup, func(d *disk) { d.block(8193)[0x68] ^= 1 }},
 		{"backup descriptors", check.ClassBackup, func(d *disk) { d.block(8194)[0] ^= 1 }},
 		{"orphan list", check.ClassOrphan, func(d *disk) {
@@ -61,6 +63,7 @@ func groupDefects() []defect {
 		}},
 		{"block bitmap checksum", check.ClassBlockBitmapCsum, func(d *disk) { d.block(d.group(0, nil).BlockBitmap())[1023] ^= 0x80 }},
 		{"inode bitmap checksum", check.ClassInodeBitmapCsum, func(d *disk) { d.block(d.group(0, nil).InodeBitmap())[63] ^= 0x80 }},
+		{"inode bitmap padding", check.ClassBitmapPadding, func(d *disk) { d.block(d.group(0, nil).InodeBitmap())[1023] &^= 0x80 }},
 		{"padding", check.ClassBitmapPadding, func(d *disk) { d.block(d.group(1, nil).BlockBitmap())[1023] &^= 0x80 }},
 	}
 }

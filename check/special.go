@@ -185,6 +185,9 @@ func (c *checker) checkJournal() {
 		if c.sb.Incompat(ondisk.IncompatRecover) {
 			c.addFS(ClassJournal, "superblock: needs_recovery without a journal")
 		}
+		if ino, dev := c.sb.JournalInum(), c.sb.JournalDev(); ino != 0 || dev != 0 {
+			c.addFS(ClassJournal, "superblock: journal inode %d and device 0x%x in a file system without has_journal", ino, dev)
+		}
 		return
 	}
 	ino := c.sb.JournalInum()
@@ -204,7 +207,8 @@ func (c *checker) checkJournal() {
 	}
 	in, ok := c.quietMap(ino, raw)
 	if blocks := raw.Size() / uint64(c.geo.bs); !ok || !raw.IsReg() || blocks < 1024 || in.holes || in.end < blocks {
-		c.addIno(ClassJournal, ino, "journal of %d bytes with %d blocks mapped, want a regular file of 1024 blocks or more without holes", raw.Size(), in.end)
+		c.addIno(ClassJournal, ino, "journal of %d bytes with %d blocks mapped, want a regular file of 1024 blocks or more without holes",
+			raw.Size(), in.end)
 		return
 	}
 	blk, _ := in.lookup(0)

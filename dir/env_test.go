@@ -15,20 +15,37 @@ import (
 	"inlinefs/super"
 )
 
+// tester is what the helpers need of testing.TB and of rapid's T.
+type tester interface {
+	Helper()
+	Fatal(...any)
+	Fatalf(string, ...any)
+	Errorf(string, ...any)
+}
+
 // env is an image opened by the packages below dir, without a mount.
 type env struct {
-	t     testing.TB
-	img   string
-	dev   *blockdev.File
+	t     tester
+	img   string // path of the image
+	mem   []byte // or the image itself
+	dev   blockdev.Device
 	fs    *super.FS
 	cache *inode.Cache
 	task  *journal.Task
 	root  *inode.Inode
 }
 
-func openEnv(t testing.TB, img string) *env {
+func openEnv(t tester, img string) *env {
 	t.Helper()
 	e := &env{t: t, img: img}
+	e.open()
+	return e
+}
+
+// openMem opens an image in memory, which changes.
+func openMem(t tester, mem []byte) *env {
+	t.Helper()
+	e := &env{t: t, mem: mem}
 	e.open()
 	return e
 }
@@ -36,7 +53,9 @@ func openEnv(t testing.TB, img string) *env {
 func (e *env) open() {
 	e.t.Helper()
 	var err error
-	if e.dev, err = blockdev.OpenFile(e.img, blockdev.FileOptions{}); err != nil {
+	if e.mem != nil {
+		e.dev = blockdev.NewMem(e.mem)
+	} else if e.dev, err = blockdev.OpenFile(e.img, blockdev.FileOptions{}); err != nil {
 		e.t.Fatal(err)
 	}
 	if e.fs, err = super.Open(e.dev, super.Options{Log: slog.New(slog.NewTextHandler(io.Discard, nil))}); err != nil {
@@ -148,7 +167,7 @@ func (e *env) replace(d *inode.Inode, name string, ino uint32) error {
 }
 
 // list reads at most n entries from cookie on (all with n < 0) and returns the cookie after them.
-func list(t testing.TB, d *inode.Inode, cookie uint64, n int, into func(Entry)) (next uint64, more bool) {
+func list(t tester, d *inode.Inode, cookie uint64, n int, into func(Entry)) (next uint64, more bool) {
 	t.Helper()
 	d.Rw.RLock()
 	defer d.Rw.RUnlock()

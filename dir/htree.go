@@ -1,7 +1,6 @@
 package dir
 
 import (
-	"errors"
 	"fmt"
 
 	"inlinefs/buffer"
@@ -20,9 +19,10 @@ func (e *badIndexError) Error() string { return e.err.Error() }
 // Unwrap gives the corruption.
 func (e *badIndexError) Unwrap() error { return e.err }
 
+// isBadIndex tells badIndexError, which is never wrapped, without the allocation of errors.As.
 func isBadIndex(err error) bool {
-	var bad *badIndexError
-	return err != nil && errors.As(err, &bad)
+	_, bad := err.(*badIndexError)
+	return bad
 }
 
 // maxFrames is the deepest path: a root and two levels of nodes (large_dir).

@@ -32,9 +32,10 @@ func inlineAreas(d *inode.Inode) (a areas, err error) {
 	return areas{d.Raw.Block()[parentLen:], d.Raw[off : off+n]}, nil
 }
 
-// scan looks for a name in both areas. Of the returned spots the first with a name or a slot counts; which is its area.
+// scan looks for a name in both areas. which is the area of the name, or else of the first room;
+// live is for both.
 func (a areas) scan(d *inode.Inode, name []byte, need int) (s spot, which int, err error) {
-	slot, slotIn := -1, 0
+	slot, slotIn, live := -1, 0, 0
 	for i, area := range a {
 		if s, err = scan("", area, name, need, d.FS.Inodes); err != nil {
 			_, err = scan(d.Name()+" (inline)", area, name, need, d.FS.Inodes)
@@ -46,8 +47,9 @@ func (a areas) scan(d *inode.Inode, name []byte, need int) (s spot, which int, e
 		if s.slot >= 0 && slot < 0 {
 			slot, slotIn = s.slot, i
 		}
+		live += s.live
 	}
-	s.slot = slot
+	s.slot, s.live = slot, live
 	return s, slotIn, nil
 }
 
@@ -71,6 +73,9 @@ func withAreas(d *inode.Inode, exclusive bool, fn func(a areas) error) error {
 
 // reportInline reports corruption of an inline directory; other errors pass.
 func reportInline(d *inode.Inode, err error) error {
+	if err == nil {
+		return nil
+	}
 	var bad *ondisk.CorruptError
 	if errors.As(err, &bad) {
 		return corrupt(d, 0, "ext4_find_inline_entry", err)
@@ -148,15 +153,9 @@ func inlineEmpty(d *inode.Inode) (empty bool, err error) {
 		return false, err
 	}
 	err = withAreas(d, false, func(a areas) error {
-		empty = true
-		for i := range a {
-			s, _, err := areas{a[i]}.scan(d, nil, 0)
-			if err != nil {
-				return err
-			}
-			empty = empty && s.live == 0
-		}
-		return nil
+		s, _, err := a.scan(d, nil, 0)
+		empty = s.live == 0
+		return err
 	})
 	return empty && err == nil, err
 }

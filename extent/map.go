@@ -180,9 +180,9 @@ func growLeft(h *journal.Handle, i *inode.Inode, p *path, mid ondisk.Extent, res
 	})
 }
 
-// RemoveCredits is what one RemoveSome needs.
+// RemoveCredits is what one RemoveSome needs; it must fit the smallest journal (256 credits).
 const (
-	removeBatch   = 32
+	removeBatch   = 8
 	RemoveCredits = removeBatch*alloc.Credits*5 + 24
 )
 
@@ -220,9 +220,15 @@ func RemoveSome(h *journal.Handle, i *inode.Inode, lo, hi uint32) (more bool, er
 	return true, nil
 }
 
+// maxRevokes bounds the directory blocks freed at once: each needs a revoke record in the log.
+const maxRevokes = 256
+
 // removeOne cuts [lo, hi) out of extent e at the end of p and frees the blocks.
 func removeOne(h *journal.Handle, i *inode.Inode, p *path, e ondisk.Extent, lo, hi uint32) error {
 	from, to := max(e.Logical, lo), uint32(min(e.End(), uint64(hi)))
+	if i.IsDir() && to-from > maxRevokes {
+		from = to - maxRevokes
+	}
 	cut := ondisk.Extent{Len: to - from, Physical: e.Physical + uint64(from-e.Logical)}
 	var keep []ondisk.Extent
 	if from > e.Logical {

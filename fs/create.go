@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -185,9 +186,12 @@ func (f *FileSystem) inherit(t *journal.Task, d *inode.Inode, b *birth) ([]xattr
 	}
 	var buf [4096]byte
 	n, err := xattr.Get(t, d, "system.posix_acl_default", buf[:])
-	if err != nil {
+	if errors.Is(err, fserr.NoData) || errors.Is(err, fserr.NotSupported) {
 		b.mode &^= b.umask & 0777
 		return nil, nil
+	}
+	if err != nil {
+		return nil, err
 	}
 	access, deflt, mode, err := xattr.InheritACL(buf[:n], uint16(b.mode))
 	if err != nil {

@@ -191,10 +191,11 @@ func (f *FileSystem) sync(i *inode.Inode) error {
 	if !f.fs.Journal.Journalled() {
 		return f.fs.Sync()
 	}
-	if err := f.fs.Journal.WaitTid(i.SyncTid.Load()); err != nil {
+	waited, err := f.fs.Journal.WaitTid(i.SyncTid.Load())
+	if err != nil || waited {
 		return err
 	}
-	// Data that was overwritten in place is in no transaction.
+	// Bytes that were overwritten in place since then are in no transaction.
 	return f.fs.Dev.Flush()
 }
 

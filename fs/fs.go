@@ -37,6 +37,8 @@ type Options struct {
 	Strategy string // "" is the build's default
 	Window   time.Duration
 	Version  string
+	// Commit is the age at which a transaction is committed; 0 is 5 seconds.
+	Commit time.Duration
 	// HangAfter is when a request counts as hung; 0 is one minute.
 	HangAfter time.Duration
 }
@@ -69,6 +71,9 @@ const (
 func New(s *super.FS, o Options) (*FileSystem, error) {
 	st, err := inline.ByName(o.Strategy)
 	if err != nil {
+		return nil, err
+	}
+	if err := openJournal(s, o.Commit); err != nil {
 		return nil, err
 	}
 	f := &FileSystem{RawFileSystem: fuse.NewDefaultRawFileSystem(), fs: s, opts: o, log: o.Log, inodes: inode.NewCache(s), ended: make(chan struct{})}

@@ -60,18 +60,6 @@ func (f *FileSystem) ListXAttr(_ <-chan struct{}, in *fuse.InHeader, dest []byte
 func (f *FileSystem) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, name string, data []byte) fuse.Status {
 	t := f.task("setxattr", &in.InHeader)
 	return f.end(t, f.changeXattr(t, in.NodeId, func(h *journal.Handle, i *inode.Inode) error {
-		if name == "system.posix_acl_access" {
-			minimal, err := f.modeOfACL(i, data)
-			if err != nil {
-				return err
-			}
-			if minimal {
-				if err := xattr.Remove(h, i, name); err != nil && !errors.Is(err, fserr.NoData) {
-					return err
-				}
-				return nil
-			}
-		}
 		return xattr.Set(h, i, name, data, int(in.Flags))
 	}))
 }
@@ -110,25 +98,18 @@ func (f *FileSystem) changeXattr(t *journal.Task, n uint64, fn func(h *journal.H
 // chmodACL keeps the access control list in step with a new mode (posix_acl_chmod).
 func (f *FileSystem) chmodACL(t *journal.Task, h *journal.Handle, i *inode.Inode, mode uint32) error {
 	const name = "system.posix_acl_access"
-	var buf [4096]byte
-	n, err := xattr.Get(t, i, name, buf[:])
+	n, err := xattr.Get(t, i, name, nil)
+	if errors.Is(err, fserr.NoData) || errors.Is(err, fserr.NotSupported) {
+		return nil
+	}
 	if err != nil {
-		return nil // no list, or none that can be read: the mode alone counts
+		return err
+	}
+	buf := make([]byte, n)
+	if n, err = xattr.Get(t, i, name, buf); err != nil {
+		return err
 	}
 	return xattr.Set(h, i, name, xattr.ChmodACL(buf[:n], uint16(mode)), 0)
-}
-
-// modeOfACL gives the inode the permission bits that an access control list stands for (posix_acl_update_mode); minimal says that the
-// list holds nothing more.
-func (f *FileSystem) modeOfACL(i *inode.Inode, acl []byte) (minimal bool, err error) {
-	mode, minimal, err := xattr.ModeOfACL(acl, i.Mode())
-	if err != nil {
-		return false, err
-	}
-	i.Mu.Lock()
-	i.Raw.SetMode(mode)
-	i.Mu.Unlock()
-	return minimal, nil
 }
 
 // Ioctl takes the announcement of a shared-writable mmap(2). Others are ENOTTY.

@@ -166,7 +166,7 @@ func (i *Inode) MarkDirty(h *journal.Handle) error {
 	if err := h.DirtyMetadata(b); err != nil {
 		return err
 	}
-	i.SyncTid.Store(i.FS.Journal.Tid())
+	i.SyncTid.Store(h.Tid())
 	return nil
 }
 

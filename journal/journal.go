@@ -26,9 +26,11 @@ type backend interface {
 	restart(h *Handle, n int) error
 	// commit makes everything so far durable when wait is set, else starts doing so.
 	commit(wait bool) error
-	tid() uint32
-	waitTid(tid uint32) error
-	onCommit(f func())
+	// tid is the transaction of h, waitTid waits for one to be on the device; it says whether it had to.
+	tid(h *Handle) uint32
+	waitTid(tid uint32) (bool, error)
+	// onCommit calls f when the handle's transaction is on the device.
+	onCommit(h *Handle, f func())
 	close() error
 	name() string
 }
@@ -51,6 +53,7 @@ type Options struct {
 type Journal struct {
 	V          *Violations // immutable
 	log        *slog.Logger
+	bufs       *buffer.Cache // immutable
 	be         backend
 	maxCredits int
 	checkLocks bool
@@ -62,7 +65,7 @@ type Journal struct {
 }
 
 func newJournal(o Options) *Journal {
-	j := &Journal{V: o.Violations, log: o.Log, maxCredits: o.MaxCredits, checkLocks: o.CheckLocks, onAbort: o.OnAbort}
+	j := &Journal{V: o.Violations, log: o.Log, bufs: o.Bufs, maxCredits: o.MaxCredits, checkLocks: o.CheckLocks, onAbort: o.OnAbort}
 	if j.maxCredits == 0 {
 		j.maxCredits = defaultMaxCredits
 	}
@@ -114,26 +117,25 @@ func (j *Journal) Journalled() bool { return j.be.name() != "none" }
 // OpenHandles is the number of open handles of all tasks.
 func (j *Journal) OpenHandles() int64 { return j.open.Load() }
 
-// Tid is the running transaction's number, for WaitTid; 0 without a log.
-func (j *Journal) Tid() uint32 { return j.be.tid() }
+// Tid is the number of the handle's transaction, for WaitTid; 0 without a log.
+func (h *Handle) Tid() uint32 { return h.j.be.tid(h) }
 
-// WaitTid returns when transaction tid is on the device (jbd2_complete_transaction).
-func (j *Journal) WaitTid(tid uint32) error { return j.be.waitTid(tid) }
+// WaitTid returns when transaction tid is on the device (jbd2_complete_transaction). waited says that it was not before: then the
+// device was flushed meanwhile.
+func (j *Journal) WaitTid(tid uint32) (waited bool, err error) { return j.be.waitTid(tid) }
 
 // Commit makes every change so far durable in the log; it does nothing without one.
 func (j *Journal) Commit() error { return j.be.commit(true) }
 
-// OnCommit calls f when the running transaction is on the device; at once without a log. f must not start handles.
-func (j *Journal) OnCommit(f func()) { j.be.onCommit(f) }
+// OnCommit calls f when the handle's transaction is on the device; at once without a log. f must not start handles, and is not called
+// if the journal is aborted.
+func (h *Handle) OnCommit(f func()) { h.j.be.onCommit(h, f) }
 
 // Close waits for nothing: the caller has no handle open. Later starts are violations.
 func (j *Journal) Close() error {
 	j.unmounting.Store(true)
 	return j.be.close()
 }
-
-// transaction is jbd2's; the no-journal mode has none.
-type transaction struct{}
 
 // noJournal is the mode without a log.
 type noJournal struct{ bufs *buffer.Cache }
@@ -143,9 +145,9 @@ func (noJournal) stop(*Handle) error                       { return nil }
 func (noJournal) access(*Handle, *buffer.Head, bool) error { return nil }
 func (noJournal) restart(h *Handle, n int) error           { h.credits, h.total = n, h.total+n; return nil }
 func (noJournal) commit(bool) error                        { return nil }
-func (noJournal) tid() uint32                              { return 0 }
-func (noJournal) waitTid(uint32) error                     { return nil }
-func (noJournal) onCommit(f func())                        { f() }
+func (noJournal) tid(*Handle) uint32                       { return 0 }
+func (noJournal) waitTid(uint32) (bool, error)             { return false, nil }
+func (noJournal) onCommit(_ *Handle, f func())             { f() }
 func (noJournal) close() error                             { return nil }
 func (noJournal) name() string                             { return "none" }
 

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Measures the daemon's memory and file descriptors: walks many files and writes a large one, drops the kernel's caches, opens many files.
 #
-#   scripts/memory.sh [--files N] [--big MIB] [--opens N] [--options OPTS] [--bin PATH]
+#   scripts/memory.sh [--files N] [--big MIB] [--opens N] [--options OPTS] [--no-journal] [--bin PATH]
 #
 #   --files N       files to make and walk (default 200000)
 #   --big MIB       size of the large file (default 4096)
 #   --opens N       opens and closes (default 10000)
 #   --options OPTS  mount options
+#   --no-journal    an image without a journal
 #   --bin PATH      an inlinefs that is already built
 # Exit codes: 0 done (descriptors are the same before and after), 1 not, 2 usage, 3 something missing on this machine.
 set -euo pipefail
@@ -14,7 +15,7 @@ caller=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/lib.sh
 
-files=200000 big=4096 opens=10000 options='' bin=''
+files=200000 big=4096 opens=10000 options='' bin='' journal=has_journal
 while [ $# -gt 0 ]; do
 	case $1 in
 	--files | --big | --opens | --options | --bin) [ $# -ge 2 ] || usage_error "$1 needs a value" ;;
@@ -25,6 +26,7 @@ while [ $# -gt 0 ]; do
 	--opens) opens=$2 && shift 2 ;;
 	--options) options=$2 && shift 2 ;;
 	--bin) bin=$(cd "$caller" && realpath "$2") && shift 2 ;;
+	--no-journal) journal=^has_journal && shift ;;
 	-h | --help)
 		sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"
 		exit 0
@@ -45,7 +47,7 @@ img=$WORK/image mnt=$WORK/mnt
 need=$((big + 2048))
 free=$(df -m --output=avail "$WORK" | tail -n 1)
 [ "$free" -gt "$need" ] || missing "$need MiB of free space in $WORK (there are $free)"
-mkfs.ext4 -q -F -I 256 -O inline_data,metadata_csum -N $((files * 11 / 10 + 1000)) "$img" "${need}M" >"$WORK/mkfs" 2>&1 || {
+mkfs.ext4 -q -F -I 256 -O "inline_data,metadata_csum,$journal" -N $((files * 11 / 10 + 1000)) "$img" "${need}M" >"$WORK/mkfs" 2>&1 || {
 	cat "$WORK/mkfs"
 	die "mkfs.ext4 did not work"
 }

@@ -65,7 +65,8 @@ func newCampaign(c *Config, dir string, abort func()) (*campaign, error) {
 	return &campaign{
 		c: c, dir: dir, abort: abort, sh: sh, shFile: f, hangSeen: make(chan struct{}),
 		p: params{Seed: c.Seed, Writers: c.Writers, Mappers: c.Mappers, Files: c.Files, Writes: c.Writes,
-			MappedBuffer: c.shape.MappedBuffer, TwoFiles: c.shape.TwoFiles, Resize: c.Mmap == "observe"},
+			MappedBuffer: c.shape.MappedBuffer, TwoFiles: c.shape.TwoFiles,
+			LateOpen: c.shape.LateOpen, Resize: c.Mmap == "observe"},
 		errors: map[string]int64{}, findings: map[string]int64{},
 	}, nil
 }

@@ -64,12 +64,15 @@ type Shape struct {
 	MappedBuffer bool
 	// TwoFiles: two pairs of workers on two files; with MappedBuffer each writes its file out of a mapping of the other.
 	TwoFiles bool
+	// LateOpen: appends, and mappings that writes take their bytes from, go through descriptors opened in the middle of the race. A
+	// mount may serve those out of the page cache while it observes the earlier ones.
+	LateOpen bool
 	// OneProcess: the workers are threads of one process and share its address space.
 	OneProcess bool
 }
 
-// ParseScenario reads "seed", "healthy,mapped-buffer,two-files" and the like. Modifiers: mapped-buffer, two-files, one-process,
-// two-processes (the default). An unknown name is an error naming it.
+// ParseScenario reads "seed", "healthy,mapped-buffer,two-files" and the like. Modifiers: mapped-buffer, two-files, late-open,
+// one-process, two-processes (the default). An unknown name is an error naming it.
 func ParseScenario(s string) (Shape, error) {
 	var sh Shape
 	var two bool
@@ -84,13 +87,16 @@ func ParseScenario(s string) (Shape, error) {
 			sh.MappedBuffer = true
 		case "two-files":
 			sh.TwoFiles = true
+		case "late-open":
+			sh.LateOpen = true
 		case "one-process":
 			sh.OneProcess = true
 		case "two-processes":
 			two = true
 		case "":
 		default:
-			return Shape{}, fmt.Errorf("scenario %q: unknown part %q, want seed, enospc or healthy, and mapped-buffer, two-files, one-process or two-processes", s, part)
+			return Shape{}, fmt.Errorf("scenario %q: unknown part %q, want seed, enospc or healthy, and mapped-buffer, two-files, late-open, "+
+				"one-process or two-processes", s, part)
 		}
 	}
 	if two && sh.OneProcess {
@@ -107,6 +113,9 @@ func (s Shape) String() string {
 	}
 	if s.TwoFiles {
 		out += ",two-files"
+	}
+	if s.LateOpen {
+		out += ",late-open"
 	}
 	if s.OneProcess {
 		out += ",one-process"

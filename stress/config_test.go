@@ -20,6 +20,7 @@ func TestParseScenario(t *testing.T) {
 		"mapped-buffer,two-files,seed":     "seed,mapped-buffer,two-files",
 		"mountpoint,mapped-buffer":         "mountpoint,mapped-buffer",
 		"image":                            "image",
+		"late-open,healthy":                "healthy,late-open",
 		"seed,two-processes,mapped-buffer": "seed,mapped-buffer",
 	} {
 		sh, err := ParseScenario(in)

@@ -25,6 +25,7 @@ type params struct {
 	Writes       int    `json:"writes"`
 	MappedBuffer bool   `json:"mapped_buffer"`
 	TwoFiles     bool   `json:"two_files"`
+	LateOpen     bool   `json:"late_open"`
 	Resize       bool   `json:"resize"` // the first writer appends and truncates
 }
 

@@ -65,7 +65,7 @@ type Bounds struct {
 // Latencies are the times of calls as the workers saw them, in microseconds.
 type Latencies struct {
 	Write Quantiles `json:"write"`
-	Fault Quantiles `json:"fault"` // first touch of a fresh mapping, those without SIGBUS
+	Fault Quantiles `json:"fault"` // first touch of a fresh mapping, those that ended in SIGBUS too
 }
 
 // Quantiles of a latency in microseconds.

@@ -67,6 +67,7 @@ func TestRunOnPlainDirectory(t *testing.T) {
 		{name: "one process", scenario: "one-process"},
 		{name: "mapped buffer", scenario: "mapped-buffer"},
 		{name: "mapped buffer crosswise", scenario: "mapped-buffer,two-files"},
+		{name: "late open", scenario: "mapped-buffer,two-files,late-open"},
 		{name: "two on one file", files: 1, writers: 2, mapper: 2},
 		{name: "all at once", scenario: "mapped-buffer,two-files,one-process", files: 2, writers: 2, mapper: 3},
 	}

@@ -17,8 +17,8 @@ const (
 	columnWidth   = (timelineWidth - len(columnGap)) / 2
 )
 
-// Timeline draws a violation as mails to kernel lists do: the breaker's task to the left, whoever came between it to the right, one
-// row per step in the order of time, from the breaker's first step on. No line is longer than 109 letters.
+// Timeline draws a violation as mails to kernel lists do: the breaker's task to the left, whoever ran at the same time to the right,
+// one row per step in the order of time. No line is longer than 109 letters.
 func Timeline(v *event.Violation) string {
 	if v == nil {
 		return ""
@@ -46,15 +46,35 @@ func Timeline(v *event.Violation) string {
 	return b.String()
 }
 
-// relevant are the events of the window in the order of time: from the breaker's first on, or all when it has none.
+// relevant are the events of the breaker and of every task that ran at the same time, in the order of time; all events when the
+// breaker has none. What an overlapping task did before the breaker's first step belongs to it: the cause is often there. Where no
+// task is seen to overlap, the last one before the breaker stands in: its end may not have been recorded yet.
 func relevant(v *event.Violation) []event.Event {
 	events := slices.Clone(v.Events)
 	slices.SortStableFunc(events, func(a, b event.Event) int { return cmp.Compare(a.Nsec, b.Nsec) })
-	first := slices.IndexFunc(events, func(e event.Event) bool { return e.Task == v.Task })
-	if first < 0 {
+	type span struct{ first, last int }
+	spans := map[uint64]span{}
+	for i, e := range events {
+		s, ok := spans[e.Task]
+		if !ok {
+			s.first = i
+		}
+		s.last = i
+		spans[e.Task] = s
+	}
+	breaker, ok := spans[v.Task]
+	if !ok {
 		return events
 	}
-	return events[first:]
+	overlaps := func(e event.Event) bool {
+		s := spans[e.Task]
+		return s.last >= breaker.first && s.first <= breaker.last
+	}
+	stand := v.Task
+	if breaker.first > 0 && !slices.ContainsFunc(events, func(e event.Event) bool { return e.Task != v.Task && overlaps(e) }) {
+		stand = events[breaker.first-1].Task
+	}
+	return slices.DeleteFunc(events, func(e event.Event) bool { return !overlaps(e) && e.Task != stand })
 }
 
 // who names an event's task at the head of a column.

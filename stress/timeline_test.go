@@ -22,6 +22,9 @@ func TestTimeline(t *testing.T) {
 			Message: "stop of a handle that nobody started", Task: 7,
 			Events: []event.Event{
 				{Nsec: 1, Task: 3, Op: "fault", Func: "Early"},
+				{Nsec: 5, Task: 9, Op: "fault", Pid: 102, Func: "Cause"},
+				{Nsec: 9000, Task: 4, Op: "fault", Func: "Late"},
+				{Nsec: 9001, Task: 9, Op: "fault", Pid: 102, Func: "End"},
 				{Nsec: 50, Task: 9, Op: "fault", Pid: 102, Func: "restore", Kernel: "ext4_restore_inline_data", Detail: "flag set again"},
 				{Nsec: 10, Task: 7, Op: "write", Pid: 101, Func: "WriteBegin", Kernel: "ext4_write_begin"},
 				{Nsec: 20, Task: 9, Op: "fault", Pid: 102, Func: "PageMkwrite", Kernel: "ext4_page_mkwrite",
@@ -34,6 +37,7 @@ stop of a handle that nobody started
 
 CPU0 (write, task 7, pid 101)                         | CPU1 (fault, task 9, pid 102)
 ------------------------------------------------------+------------------------------------------------------
+                                                      | Cause
 WriteBegin [ext4_write_begin]                         |
                                                       | PageMkwrite [ext4_page_mkwrite]:
                                                       |   the flag that says that inline data may be here is
@@ -41,7 +45,21 @@ WriteBegin [ext4_write_begin]                         |
 mayInline [ext4_test_inode_state]: no                 |
                                                       | restore [ext4_restore_inline_data]: flag set again
 StopHandle: count 0                                   |
-(5.05µs from the first row to the last)
+                                                      | End
+(8.996µs from the first row to the last)
+`},
+		{"nobody overlaps", &event.Violation{
+			Class: "c", Ino: 1, Task: 5,
+			Events: []event.Event{
+				{Nsec: 1, Task: 1, Op: "fault", Func: "A"}, {Nsec: 2, Task: 2, Op: "fault", Func: "B"}, {Nsec: 3, Task: 5, Op: "write", Func: "C"},
+			}},
+			`c on inode 1
+
+CPU0 (write, task 5)                                  | CPU1 (fault, task 2)
+------------------------------------------------------+------------------------------------------------------
+                                                      | B
+C                                                     |
+(1ns from the first row to the last)
 `},
 		{"breaker without events, two others", &event.Violation{
 			Class: "c", Ino: 1, Task: 99,

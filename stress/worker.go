@@ -154,6 +154,7 @@ type worker struct {
 	fault  *hdrhistogram.Histogram
 	out    workerOut
 	fd     int
+	src    *source // where mapped writes take their bytes from; nil: none
 	pageSz int
 }
 
@@ -221,6 +222,7 @@ func (w *worker) oneRound() error {
 		w.sh.done[w.file].Add(1)
 	}
 	if open {
+		w.closeSource(w.src)
 		// A close that fails tells of write-back that failed; what was not acknowledged stays so.
 		w.check("close", unix.Close(w.fd))
 	}
@@ -251,8 +253,14 @@ func (w *worker) makeFile() uint32 {
 
 func (w *worker) open() bool {
 	fd, err := unix.Open(w.path, openFlags|unix.O_CLOEXEC, 0)
-	w.fd = fd
-	return w.check("open", err)
+	if !w.check("open", err) {
+		return false
+	}
+	w.fd, w.src = fd, nil
+	if w.p.MappedBuffer && !w.p.LateOpen && !w.p.isMapper(w.id) {
+		w.src = w.openSource()
+	}
+	return true
 }
 
 // check counts an error by call and name; true: none.
@@ -267,6 +275,9 @@ func (w *worker) check(call string, err error) bool {
 func errnoName(err error) string {
 	var no unix.Errno
 	if errors.As(err, &no) {
+		if no == unix.EUCLEAN {
+			return "EUCLEAN" // x/sys knows it by another name as well
+		}
 		if s := unix.ErrnoName(no); s != "" {
 			return s
 		}

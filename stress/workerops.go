@@ -36,10 +36,8 @@ func spin(n int) (x int) {
 // file also appends and truncates; now and then what is there is read back.
 func (w *worker) writerRound() {
 	rng := w.rng()
-	var src *source
-	if w.p.MappedBuffer {
-		src = w.openSource()
-		defer w.closeSource(src)
+	if w.p.MappedBuffer && w.p.LateOpen {
+		w.src = w.openSource()
 	}
 	for range w.p.Writes {
 		if w.cutShort() {
@@ -52,8 +50,8 @@ func (w *worker) writerRound() {
 			w.writeChunk()
 		case x == 2:
 			w.readBack(rng)
-		case src != nil && x%2 == 1:
-			w.writeMapped(rng, src)
+		case w.src != nil && x%2 == 1:
+			w.writeMapped(rng, w.src)
 		default:
 			w.writeOne(w.target(rng))
 		}
@@ -161,22 +159,32 @@ func (w *worker) truncate(size int) {
 	w.sized(size)
 }
 
+// appendCell appends with O_APPEND: through the worker's own descriptor, or with LateOpen through one opened for it.
 func (w *worker) appendCell(cell, size int) {
+	fd, back := w.fd, func() error {
+		_, err := unix.FcntlInt(uintptr(w.fd), unix.F_SETFL, 0)
+		return err
+	}
+	var err error
+	if w.p.LateOpen {
+		fd, err = unix.Open(w.path, unix.O_WRONLY|unix.O_APPEND|unix.O_CLOEXEC, 0)
+		back = func() error { return unix.Close(fd) }
+	} else {
+		_, err = unix.FcntlInt(uintptr(fd), unix.F_SETFL, unix.O_APPEND)
+	}
+	if !w.check("open-append", err) {
+		return
+	}
 	v := w.nextStamp()
 	var buf [cellSize]byte
 	binary.LittleEndian.PutUint64(buf[:], v)
-	fd, err := unix.Open(w.path, unix.O_WRONLY|unix.O_APPEND|unix.O_CLOEXEC, 0)
-	if !w.check("open", err) {
-		return
-	}
 	w.me.cells[cell].reset(v)
 	w.me.maybe.Store(int64(size + cellSize))
 	begin := time.Now()
 	n, err := unix.Write(fd, buf[:])
 	w.took(w.write, begin)
 	w.wrote(cell, []uint64{v}, n, err)
-	closed := w.check("close", unix.Close(fd))
-	if err == nil && n == cellSize && closed {
+	if w.check("close-append", back()) && err == nil && n == cellSize {
 		w.sized(size + cellSize)
 	}
 }
@@ -299,15 +307,16 @@ func (w *worker) mapOnce(rng *rand.Rand) {
 	cells, vals := w.choose(rng)
 	storeFirst := rng.IntN(2) == 0
 	begin := time.Now()
-	if !w.guard(func() {
+	ok = w.guard(func() {
 		if !storeFirst {
 			w.look(cells[0], load(mem, w.lay.offset(cells[0])), "load")
 		}
 		w.store(mem, cells[0], vals[0])
-	}) {
+	})
+	w.took(w.fault, begin)
+	if !ok {
 		return
 	}
-	w.took(w.fault, begin)
 	w.me.touches.Add(1)
 	if !w.guard(func() {
 		for i := 1; i < len(cells); i++ {

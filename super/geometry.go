@@ -217,7 +217,7 @@ func (f *FS) loadGroups() error {
 
 func (f *FS) checkDesc(n uint32, d ondisk.GroupDesc) error {
 	where := fmt.Sprintf("group %d", n)
-	if got, want := d.Checksum(f.SB, f.Seed, n), d.StoredChecksum(); got != want && (f.Csum || f.SB.ROCompat(ondisk.ROCompatGdtCsum)) {
+	if got, want := d.Checksum(f.SB, f.Seed, n), d.StoredChecksum(); got != want && !f.Opts.Lenient && (f.Csum || f.SB.ROCompat(ondisk.ROCompatGdtCsum)) {
 		return ondisk.BadChecksum(where, "group descriptor", uint32(got), uint32(want))
 	}
 	lo, hi := f.FirstData+1, f.Blocks

@@ -39,6 +39,8 @@ type Options struct {
 	Sync bool
 	// DirSync does so for directories.
 	DirSync bool
+	// Lenient opens an image whose journal is still to be replayed: descriptor checksums may be those of a torn write.
+	Lenient bool
 	// OnPanic is what errors=panic does after the superblock was written.
 	OnPanic func(error)
 }
@@ -174,15 +176,11 @@ func (f *FS) checkFeatures() error {
 	if s.JournalDev() != 0 && s.Compat(ondisk.CompatHasJournal) && s.JournalInum() == 0 {
 		return refuse("the journal is on an external device (0x%x), which is not supported", s.JournalDev())
 	}
-	if s.Incompat(ondisk.IncompatRecover) && !f.Opts.NoRecovery {
-		return refuse("the journal needs recovery; run e2fsck, or mount with -o ro,norecovery to read what is there")
+	if s.Incompat(ondisk.IncompatRecover) && !f.Opts.NoRecovery && !f.Opts.Lenient {
+		return refuse("the journal needs recovery")
 	}
 	if f.readOnly.Load() {
 		return nil
-	}
-	if s.Compat(ondisk.CompatHasJournal) {
-		f.readOnly.Store(true)
-		f.notice("mounted read-only: writing the journal is not supported yet")
 	}
 	if bad := s.FeatureROCompat() &^ supportedROCompat; bad != 0 {
 		f.readOnly.Store(true)
@@ -227,7 +225,9 @@ func (f *FS) Begin() error {
 	}()
 	f.sbMu.Lock()
 	f.wantState = f.sb.State()
-	if !f.Journal.Journalled() {
+	if f.Journal.Journalled() {
+		f.sb.SetFeatureIncompat(f.sb.FeatureIncompat() | ondisk.IncompatRecover)
+	} else {
 		f.sb.SetState(f.sb.State() &^ ondisk.StateValid)
 	}
 	f.sb.SetMntCount(f.sb.MntCount() + 1)

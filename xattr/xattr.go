@@ -81,18 +81,16 @@ func isACL(index uint8) bool {
 	return index == ondisk.XattrACLAccess || index == ondisk.XattrACLDefault
 }
 
-// fill is the end of every read: p into dst, or only its length when dst is nil.
+// fill is the end of every read: p into dst, or only its length when dst is empty.
 func fill(dst, p []byte) (int, error) {
-	if dst != nil && len(p) > len(dst) {
+	if len(dst) > 0 && len(p) > len(dst) {
 		return 0, fmt.Errorf("%d bytes for a buffer of %d: %w", len(p), len(dst), fserr.Range)
 	}
-	if dst != nil {
-		copy(dst, p)
-	}
+	copy(dst, p)
 	return len(p), nil
 }
 
-// Get copies the value of attribute name (full, "user.x") into dst and returns its length in bytes; a nil dst asks for the length only
+// Get copies the value of attribute name (full, "user.x") into dst and returns its length in bytes; an empty dst asks for the length only
 // (ext4_xattr_get). ACLs come in the form of the system call interface. Errors: fserr.NoData, Range when dst is too short, those of an
 // impossible name, ondisk.CorruptError.
 func Get(_ *journal.Task, i *inode.Inode, name string, dst []byte) (int, error) {
@@ -141,7 +139,7 @@ func getIbody(i *inode.Inode, index uint8, name string) (value []byte, found boo
 	return slices.Clone(i.Raw[off : off+n]), found, i.Raw.FileACL(), nil
 }
 
-// List puts the full names of all attributes, each with a zero byte behind it, into dst and returns their length in bytes; a nil dst
+// List puts the full names of all attributes, each with a zero byte behind it, into dst and returns their length in bytes; an empty dst
 // asks for the length only (ext4_listxattr). trusted. names are included: who may see them is the caller's matter. Errors: fserr.Range
 // when dst is too short, ondisk.CorruptError.
 func List(i *inode.Inode, dst []byte) (int, error) {

@@ -37,9 +37,11 @@ func newMountCmd() *cobra.Command {
 		Long: `mount shows the ext4 file system in IMAGE at the directory MNT and returns when it answers. Unmount with umount or
 fusermount3 -u; SIGTERM and SIGINT to the process do the same. Exit status: 0 mounted, 1 usage, 32 not mounted.
 
-Options (-o): ro, rw, norecovery|noload, offset=BYTES, errors=continue|remount-ro|panic, sync, dirsync, noacl, allow_other,
-  fsname=NAME, cache_size=BYTES (metadata, default 64M), mmap=cached|observe, conversion=STRATEGY, window=DURATION,
-  log=debug|info|warn|error, and the kernel's nosuid, nodev, noexec, noatime...`,
+Options (-o): ro, rw, norecovery|noload, offset=BYTES, errors=continue|remount-ro|panic, sync, dirsync,
+  commit=SECONDS (default 5), data=ordered|writeback, noacl, allow_other,
+  fsname=NAME,
+  cache_size=BYTES (metadata, default 64M), mmap=cached|observe, conversion=STRATEGY,
+  window=DURATION, log=debug|info|warn|error, and the kernel's nosuid, nodev, noexec, noatime...`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(_ *cobra.Command, args []string) error {
 			for _, o := range opts {
@@ -161,9 +163,15 @@ func (c *mountConfig) serve(ready *readyWriter) error {
 	if err != nil {
 		return err
 	}
-	dev, err := c.open()
+	file, err := c.open()
 	if err != nil {
 		return err
+	}
+	var dev blockdev.Device = file
+	if !c.noRecovery {
+		if dev, err = fs.Recover(file, c.ro, log); err != nil {
+			return errors.Join(fmt.Errorf("%s: %w", c.image, err), file.Close())
+		}
 	}
 	f, s, err := c.build(dev, log)
 	if err != nil {
@@ -237,7 +245,7 @@ func (c *mountConfig) build(dev blockdev.Device, log *slog.Logger) (*fs.FileSyst
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", c.image, err)
 	}
-	f, err = fs.New(s, fs.Options{Log: log, Mmap: c.mmap, Strategy: c.conversion, Window: c.window, Version: version})
+	f, err = fs.New(s, fs.Options{Log: log, Mmap: c.mmap, Strategy: c.conversion, Window: c.window, Commit: c.commit, Version: version})
 	return f, s, err
 }
 

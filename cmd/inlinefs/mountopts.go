@@ -24,7 +24,7 @@ type mountConfig struct {
 	errors                               uint16
 	mmap                                 fs.MmapMode
 	conversion                           string
-	window                               time.Duration
+	window, commit                       time.Duration
 	kernel                               []string // for the kernel or fusermount3
 }
 
@@ -32,8 +32,8 @@ type mountConfig struct {
 var (
 	passed  = []string{"nosuid", "suid", "nodev", "dev", "noexec", "exec", "noatime", "atime", "nodiratime", "relatime", "strictatime", "lazytime"}
 	ignored = []string{"rw", "defaults", "default_permissions", "nofail", "noauto", "auto", "_netdev", "user", "users", "nouser", "owner", "group",
-		"nodelalloc", "delalloc", "noblock_validity", "block_validity", "user_xattr", "acl", "async", "data=ordered", "barrier", "barrier=1", "noinit_itable", "init_itable", "loop"}
-	valued = []string{"offset", "errors", "fsname", "mmap", "conversion", "window", "cache_size", "commit", "log"}
+		"nodelalloc", "delalloc", "noblock_validity", "block_validity", "user_xattr", "acl", "async", "barrier", "barrier=1", "noinit_itable", "init_itable", "loop"}
+	valued = []string{"offset", "errors", "fsname", "mmap", "conversion", "window", "cache_size", "commit", "data", "log"}
 	flags  = []string{"ro", "norecovery", "noload", "sync", "dirsync", "noacl", "allow_other"}
 )
 
@@ -107,14 +107,20 @@ func (c *mountConfig) setValue(k, v string) (err error) {
 			err = fmt.Errorf("want one of %s", strings.Join(fs.Strategies(), ", "))
 		}
 		c.conversion = v
+	case "data":
+		if v != "ordered" && v != "writeback" {
+			err = fmt.Errorf("want ordered (what is always done) or writeback (which it includes); data=journal is not supported")
+		}
 	case "window":
 		if c.window, err = time.ParseDuration(v); err == nil && (c.window < 0 || c.window > time.Second) {
 			err = fmt.Errorf("want 0 to 1s")
 		}
 	case "commit":
-		if _, err = strconv.ParseUint(v, 10, 16); err != nil {
-			err = fmt.Errorf("want seconds")
+		var n uint64
+		if n, err = strconv.ParseUint(v, 10, 16); err != nil {
+			return fmt.Errorf("want seconds")
 		}
+		c.commit = time.Duration(n) * time.Second
 	}
 	return err
 }

@@ -26,6 +26,7 @@ Scenarios (--scenario), joined by commas:
   healthy        64 MiB: conversions succeed
   mapped-buffer  some writes take their bytes out of a mapping of the mount, and so fault themselves
   two-files      two pairs of workers on two files; with mapped-buffer each writes out of a mapping of the other's file
+  late-open      appends and mapped sources use descriptors opened in the middle of the race
   one-process    the workers are threads of one process (default: two-processes)
 
 Exit codes: 0 no violation, 1 violation found, 2 usage, 3 something is missing on this machine (it is named), 4 hang.`

@@ -146,7 +146,12 @@ func table(files []string, out io.Writer) error {
 		}
 		all = append(all, r)
 	}
-	last := all[len(all)-1]
+	last, rows := all[len(all)-1], all[0].Results
+	for _, r := range all {
+		if len(r.Results) > len(rows) {
+			rows = r.Results
+		}
+	}
 	fmt.Fprintf(out, "%-28s", "work")
 	for _, r := range all {
 		fmt.Fprintf(out, " %12s", r.Label)
@@ -155,13 +160,13 @@ func table(files []string, out io.Writer) error {
 		fmt.Fprintf(out, " %12s", "x "+r.Label)
 	}
 	fmt.Fprintln(out)
-	for _, row := range last.Results {
+	for _, row := range rows {
 		fmt.Fprintf(out, "%-28s", row.Name+", "+row.Unit)
 		for _, r := range all {
 			fmt.Fprintf(out, " %12s", cell(r, row.Name))
 		}
 		for _, r := range all[:len(all)-1] {
-			fmt.Fprintf(out, " %12s", ratio(row.Rate, find(r, row.Name).Rate))
+			fmt.Fprintf(out, " %12s", ratio(find(last, row.Name).Rate, find(r, row.Name).Rate))
 		}
 		fmt.Fprintln(out)
 	}

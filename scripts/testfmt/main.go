@@ -132,7 +132,14 @@ func (r *report) printOutput(pkg string) {
 			keys = append(keys, key)
 		}
 	}
+	// The package's own words (a panic, the exit code) come after its tests'.
 	slices.Sort(keys)
+	for i, key := range keys {
+		if key == pkg+" " {
+			keys = append(slices.Delete(keys, i, i+1), key)
+			break
+		}
+	}
 	for _, key := range keys {
 		for _, line := range r.lines[key] {
 			if !strings.HasPrefix(line, "=== ") {
