@@ -30,7 +30,7 @@ func blockBitmap(f *super.FS, g *super.Group) (*buffer.Head, error) {
 		b.SetVerified()
 		b.Unlock()
 	}
-	b.Release()
+	defer b.Release() // not before the read: a bitmap made here is not dirty yet and must not be evicted
 	b, err := f.Bufs.Read(blk)
 	if err != nil {
 		return nil, f.GroupError(g, false, "ext4_read_block_bitmap", err)

@@ -178,7 +178,7 @@ func inodeBitmap(f *super.FS, g *super.Group) (*buffer.Head, error) {
 		b.SetVerified()
 		b.Unlock()
 	}
-	b.Release()
+	defer b.Release() // not before the read, as in blockBitmap
 	b, err := f.Bufs.Read(blk)
 	if err != nil {
 		return nil, f.GroupError(g, true, "ext4_read_inode_bitmap", err)

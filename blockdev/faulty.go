@@ -27,10 +27,10 @@ type Rule struct {
 
 // Faulty fails requests of the device below by rule.
 type Faulty struct {
-	Device
-	mu    sync.Mutex
-	rules []*Rule    // guarded by mu
-	count map[Op]int // guarded by mu
+	Device // immutable
+	mu     sync.Mutex
+	rules  []*Rule    // guarded by mu
+	count  map[Op]int // guarded by mu
 }
 
 // NewFaulty wraps below with no rules.

@@ -6,7 +6,7 @@ import "sync"
 type Mem struct {
 	mu sync.RWMutex
 	b  []byte // guarded by mu
-	ro bool
+	ro bool   // immutable
 }
 
 // NewMem wraps b without copying it.

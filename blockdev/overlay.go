@@ -6,7 +6,7 @@ const overlayPage = 4096
 
 // Overlay keeps writes in memory above a device that is only read: a dirty journal can be replayed for a read-only mount.
 type Overlay struct {
-	below Device
+	below Device // immutable
 	mu    sync.RWMutex
 	pages map[int64][]byte // guarded by mu; by page number
 }

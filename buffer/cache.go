@@ -15,7 +15,7 @@ type Cache struct {
 	dev       blockdev.Device // immutable
 	blockSize int             // immutable, bytes
 	perShard  int             // immutable, blocks that one shard keeps
-	shard     [shards]shard
+	shard     [shards]shard   // each with its own lock
 	nDirty    atomic.Int64
 	maxDirty  int64         // immutable, blocks; above it the flusher is woken
 	wake      chan struct{} // immutable
@@ -25,9 +25,9 @@ type Cache struct {
 
 type shard struct {
 	mu    sync.Mutex
-	m     map[uint64]*Head // guarded by mu
-	lru   Head             // guarded by mu; ring: next is the most recent
-	dirty map[*Head]struct{}
+	m     map[uint64]*Head   // guarded by mu
+	lru   Head               // guarded by mu; ring: next is the most recent
+	dirty map[*Head]struct{} // guarded by mu
 }
 
 // New returns a cache of blocks of blockSize bytes that keeps about limit bytes.

@@ -179,11 +179,14 @@ func (c *Cache) Forget(blk uint64) {
 	h.unset(stUptodate | stVerified)
 	busy := h.has(stWriting)
 	h.Unlock()
-	h.Release()
 	if busy {
+		// Wait for the write-back; one that failed has queued the block again.
 		c.writeMu.Lock()
-		c.writeMu.Unlock() //nolint:staticcheck // waiting for the write-back is the point
+		h.ClearDirty()
+		h.unset(stUptodate | stVerified)
+		c.writeMu.Unlock()
 	}
+	h.Release()
 }
 
 // Sync writes every dirty block and flushes the device.

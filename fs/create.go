@@ -11,6 +11,7 @@ import (
 	"inlinefs/alloc"
 	"inlinefs/dir"
 	"inlinefs/extent"
+	"inlinefs/inline"
 	"inlinefs/inode"
 	"inlinefs/internal/fserr"
 	"inlinefs/journal"
@@ -70,6 +71,15 @@ func (f *FileSystem) make(t *journal.Task, parent uint64, name string, b birth) 
 	return i, nil
 }
 
+// makeAgain is make, tried again while space is being freed.
+func (f *FileSystem) makeAgain(t *journal.Task, parent uint64, name string, b birth) (i *inode.Inode, err error) {
+	err = f.again(func() (err error) {
+		i, err = f.make(t, parent, name, b)
+		return err
+	})
+	return i, err
+}
+
 // makeUnder does the work of make in one handle; what fails half-way is undone by dropping the inode, which has no link then.
 func (f *FileSystem) makeUnder(t *journal.Task, d *inode.Inode, name string, b birth, acl []xattr.Attr, credits int) (i *inode.Inode, err error) {
 	err = f.with(t, journal.Dir, credits, func(h *journal.Handle) error {
@@ -78,7 +88,7 @@ func (f *FileSystem) makeUnder(t *journal.Task, d *inode.Inode, name string, b b
 			return err
 		}
 		h.SetInode(i.Ino)
-		if err := f.fill(h, i, d, b, acl); err == nil {
+		if err = f.fill(h, i, d, b, acl); err == nil {
 			err = dir.Add(h, d, []byte(name), i.Ino, ondisk.FtOfMode(uint16(b.mode)))
 		}
 		if err != nil {
@@ -250,7 +260,7 @@ func (f *FileSystem) Mknod(_ <-chan struct{}, in *fuse.MknodIn, name string, out
 
 // made finishes a request that makes an inode.
 func (f *FileSystem) made(t *journal.Task, parent uint64, name string, b birth, out *fuse.EntryOut) fuse.Status {
-	i, err := f.make(t, parent, name, b)
+	i, err := f.makeAgain(t, parent, name, b)
 	if err == nil {
 		f.entry(i, out)
 		f.put(i)
@@ -273,7 +283,7 @@ func (f *FileSystem) Symlink(_ <-chan struct{}, in *fuse.InHeader, target, name 
 // Create makes and opens a file.
 func (f *FileSystem) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
 	t := f.task("create", &in.InHeader)
-	i, err := f.make(t, in.NodeId, name, birth{mode: in.Mode&07777 | ondisk.ModeReg, umask: in.Umask, uid: in.Uid, gid: in.Gid})
+	i, err := f.makeAgain(t, in.NodeId, name, birth{mode: in.Mode&07777 | ondisk.ModeReg, umask: in.Umask, uid: in.Uid, gid: in.Gid})
 	if err == nil {
 		f.entry(i, &out.EntryOut)
 		f.openFlags(i, in.Flags, &out.OpenOut)
@@ -306,7 +316,7 @@ func (f *FileSystem) link(t *journal.Task, in *fuse.LinkIn, name string) (*inode
 	if err != nil {
 		return nil, err
 	}
-	if err := f.linkInto(t, d, i, name); err != nil {
+	if err := f.again(func() error { return f.linkInto(t, d, i, name) }); err != nil {
 		f.put(i)
 		return nil, err
 	}
@@ -378,8 +388,17 @@ func (f *FileSystem) readlink(i *inode.Inode) ([]byte, error) {
 		i.Mu.Lock()
 		copy(out, i.Raw.Block())
 		i.Mu.Unlock()
-	} else if err := f.readData(i, out, 0); err != nil {
-		return nil, err
+	} else if i.HasInline() {
+		if _, err := inline.Read(i, out, 0); err != nil {
+			return nil, err
+		}
+	} else {
+		b, err := extent.GetBlock(i, 0)
+		if err != nil {
+			return nil, err
+		}
+		copy(out, b.Data())
+		b.Release()
 	}
 	if n := strings.IndexByte(string(out), 0); n >= 0 {
 		out = out[:n]

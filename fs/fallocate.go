@@ -20,9 +20,11 @@ func (f *FileSystem) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Sta
 	i, err := f.get(in.NodeId)
 	if err == nil {
 		defer f.put(i)
-		i.Rw.Lock()
-		err = f.fallocate(t, i, in.Mode, in.Offset, in.Length)
-		i.Rw.Unlock()
+		err = f.again(func() error {
+			i.Rw.Lock()
+			defer i.Rw.Unlock()
+			return f.fallocate(t, i, in.Mode, in.Offset, in.Length)
+		})
 	}
 	return f.end(t, err)
 }

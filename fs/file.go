@@ -16,13 +16,15 @@ import (
 // WRITE with handle 0 is served as well.
 const fhObserved = 1
 
-// openFlags decides how the kernel may cache a file (DESIGN: only a read-write handle on an inode that is still inline needs observing).
+// openFlags decides how the kernel may cache a file (DESIGN: only a handle that may write to an inode that is still inline needs observing).
 func (f *FileSystem) openFlags(i *inode.Inode, flags uint32, out *fuse.OpenOut) {
 	out.OpenFlags = fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_NOFLUSH
-	if f.opts.Mmap != MmapObserve || flags&unix.O_ACCMODE != unix.O_RDWR {
+	if f.opts.Mmap != MmapObserve || flags&unix.O_ACCMODE == unix.O_RDONLY {
 		return
 	}
-	if i.HasInline() || i.MayInline.Load() {
+	// Page cache and direct writes must not mix while pages are merged: once observed, always, until the kernel forgets the inode.
+	if i.HasInline() || i.MayInline.Load() || i.WasObserved.Load() {
+		i.WasObserved.Store(true)
 		out.Fh = fhObserved
 		out.OpenFlags = fuse.FOPEN_DIRECT_IO | fuse.FOPEN_NOFLUSH
 	}
@@ -38,7 +40,7 @@ func (f *FileSystem) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut)
 		return errno(err)
 	}
 	defer f.put(i)
-	if in.Flags&unix.O_ACCMODE != unix.O_RDONLY && i.Flags()&ondisk.FlImmutable != 0 {
+	if fl := i.Flags(); in.Flags&unix.O_ACCMODE != unix.O_RDONLY && (fl&ondisk.FlImmutable != 0 || fl&ondisk.FlAppend != 0 && in.Flags&unix.O_APPEND == 0) {
 		return fuse.EPERM
 	}
 	f.openFlags(i, in.Flags, out)
@@ -86,7 +88,7 @@ func (f *FileSystem) read(t *journal.Task, in *fuse.ReadIn, buf []byte, fault bo
 	if err := f.readData(i, buf, in.Offset); err != nil {
 		return 0, err
 	}
-	if fault {
+	if fault || in.ReadFlags&fuse.READ_LOCKOWNER == 0 && i.WasObserved.Load() {
 		i.Map.Filled(f.eng.Budget, int64(in.Offset), buf)
 	}
 	return len(buf), nil
@@ -131,9 +133,15 @@ func (f *FileSystem) write(t *journal.Task, in *fuse.WriteIn, data []byte) (int,
 	if f.fs.ReadOnly() {
 		return 0, fserr.ReadOnly
 	}
-	i.Rw.Lock()
-	n, err := f.writeLocked(t, i, in, data)
-	i.Rw.Unlock()
+	n := 0
+	err = f.again(func() (err error) {
+		i.Rw.Lock()
+		defer i.Rw.Unlock()
+		var done int
+		done, err = f.writeLocked(t, i, in, data[n:], in.Offset+uint64(n))
+		n += done
+		return err
+	})
 	if err == nil && in.WriteFlags&fuse.WRITE_CACHE == 0 && in.Flags&unix.O_DSYNC != 0 {
 		err = f.sync(i)
 	} else if err == nil {
@@ -142,26 +150,27 @@ func (f *FileSystem) write(t *journal.Task, in *fuse.WriteIn, data []byte) (int,
 	return n, err
 }
 
-func (f *FileSystem) writeLocked(t *journal.Task, i *inode.Inode, in *fuse.WriteIn, data []byte) (int, error) {
-	if i.Flags()&ondisk.FlImmutable != 0 {
+// writeLocked stores data at off; in says how it was written. The caller holds i.Rw exclusively.
+func (f *FileSystem) writeLocked(t *journal.Task, i *inode.Inode, in *fuse.WriteIn, data []byte, off uint64) (int, error) {
+	if fl := i.Flags(); fl&ondisk.FlImmutable != 0 || fl&ondisk.FlAppend != 0 && in.Flags&unix.O_APPEND == 0 {
 		return 0, fserr.NotPermitted
 	}
 	if in.WriteFlags&fuse.WRITE_CACHE == 0 {
 		f.fs.Live.Writes.Add(1)
-		return f.eng.Write(t, i, data, in.Offset)
+		return f.eng.Write(t, i, data, off)
 	}
 	f.fs.Live.Writepages.Add(1)
 	size := i.Size()
-	if in.Offset >= size {
+	if off >= size {
 		return len(data), nil // truncated meanwhile
 	}
-	keep := data[:min(uint64(len(data)), size-in.Offset)]
-	apply := func(off int64, p []byte) error { return f.eng.WriteMapped(t, i, p, uint64(off)) }
+	keep := data[:min(uint64(len(data)), size-off)]
+	apply := func(at int64, p []byte) error { return f.eng.WriteMapped(t, i, p, uint64(at)) }
 	var err error
 	if in.Fh == fhObserved {
-		err = i.Map.Merge(int64(in.Offset), keep, apply)
+		err = i.Map.Merge(int64(off), keep, apply)
 	} else {
-		err = apply(int64(in.Offset), keep)
+		err = apply(int64(off), keep)
 	}
 	if err != nil {
 		return 0, err

@@ -45,20 +45,22 @@ type Options struct {
 
 // FileSystem serves one image. It embeds go-fuse's answers for what is not implemented.
 type FileSystem struct {
-	fuse.RawFileSystem
-	fs        *super.FS      // immutable
-	inodes    *inode.Cache   // immutable
-	eng       *inline.Engine // immutable
-	opts      Options        // immutable
-	log       *slog.Logger   // immutable
-	stateless bool           // immutable; no OPEN, RELEASE, OPENDIR, RELEASEDIR
+	fuse.RawFileSystem                // immutable
+	fs                 *super.FS      // immutable
+	inodes             *inode.Cache   // immutable
+	eng                *inline.Engine // immutable
+	opts               Options        // immutable
+	log                *slog.Logger   // immutable
+	stateless          bool           // immutable; no OPEN, RELEASE, OPENDIR, RELEASEDIR
 
 	renameMu lock.Mutex
 	orphanMu lock.Mutex
 	orphans  *inode.Inode // guarded by orphanMu; head of the list
 	watch    *watchdog    // immutable, nil unless observing
 	server   atomic.Pointer[fuse.Server]
-	ended    chan struct{}
+	ended    chan struct{} // immutable; closed by Stop
+	forgets  atomic.Int64  // FORGET requests being served
+	freed    atomic.Uint64 // deleted inodes freed so far
 }
 
 const (

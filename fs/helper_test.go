@@ -162,9 +162,6 @@ func start(dev blockdev.Device, dir string, log *slog.Logger, c config) (*FileSy
 	if c.fs.Mmap == "" {
 		c.fs.Mmap = MmapCached
 	}
-	if c.fs.Strategy == "" && DefaultStrategy() == "" {
-		c.fs.Strategy = "mmap"
-	}
 	if c.super.Strategy = c.fs.Strategy; c.super.Strategy == "" {
 		c.super.Strategy = DefaultStrategy()
 	}

@@ -75,6 +75,8 @@ func (f *FileSystem) child(d *inode.Inode, name string) (*inode.Inode, error) {
 
 // Forget gives lookups back.
 func (f *FileSystem) Forget(n, lookups uint64) {
+	f.forgets.Add(1)
+	defer f.forgets.Add(-1)
 	if i := f.inodes.Peek(ino(n)); i != nil {
 		f.inodes.PutN(i, int64(lookups)+1)
 	}
@@ -98,7 +100,7 @@ func (f *FileSystem) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.At
 	i, err := f.get(in.NodeId)
 	if err == nil {
 		defer f.put(i)
-		err = f.setattr(t, i, in)
+		err = f.again(func() error { return f.setattr(t, i, in) })
 	}
 	if err == nil {
 		f.attr(i, &out.Attr)

@@ -74,6 +74,7 @@ func (f *FileSystem) evict(i *inode.Inode) {
 	}
 	t := f.fs.Journal.NewTask("evict", 0)
 	err := f.free(t, i)
+	f.freed.Add(1)
 	if e := t.End(); err == nil {
 		err = e
 	}

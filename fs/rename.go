@@ -17,7 +17,7 @@ import (
 // EINVAL.
 func (f *FileSystem) Rename(_ <-chan struct{}, in *fuse.RenameIn, oldName, newName string) fuse.Status {
 	t := f.task("rename", &in.InHeader)
-	return f.end(t, f.rename(t, in, oldName, newName))
+	return f.end(t, f.again(func() error { return f.rename(t, in, oldName, newName) }))
 }
 
 // move is a rename under way: the two directories, what is moved, and what is replaced (or exchanged), nil for nothing.

@@ -10,9 +10,9 @@ import (
 
 // watchdog reports requests that do not end. Only an observing mount has one.
 type watchdog struct {
-	fs    *FileSystem
-	after time.Duration
-	quit  chan struct{}
+	fs    *FileSystem   // immutable
+	after time.Duration // immutable
+	quit  chan struct{} // immutable
 
 	mu     sync.Mutex
 	active map[*journal.Task]time.Time // guarded by mu; zero once reported

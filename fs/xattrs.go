@@ -76,12 +76,16 @@ func (f *FileSystem) changeXattr(t *journal.Task, n uint64, fn func(h *journal.H
 		return err
 	}
 	defer f.put(i)
+	return f.again(func() error { return f.changeXattrOf(t, i, fn) })
+}
+
+func (f *FileSystem) changeXattrOf(t *journal.Task, i *inode.Inode, fn func(h *journal.Handle, i *inode.Inode) error) error {
 	i.Rw.Lock()
 	defer i.Rw.Unlock()
 	if i.Flags()&(ondisk.FlImmutable|ondisk.FlAppend) != 0 {
 		return fserr.NotPermitted
 	}
-	err = f.with(t, journal.Xattr, xattr.SetCredits(i)+2, func(h *journal.Handle) error {
+	err := f.with(t, journal.Xattr, xattr.SetCredits(i)+2, func(h *journal.Handle) error {
 		h.SetInode(i.Ino)
 		if err := fn(h, i); err != nil {
 			return err

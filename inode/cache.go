@@ -26,7 +26,7 @@ type Cache struct {
 type cacheShard struct {
 	mu   sync.Mutex
 	m    map[uint32]*Inode // guarded by mu
-	cond *sync.Cond
+	cond *sync.Cond        // immutable; with mu
 }
 
 // NewCache returns an empty cache.

@@ -43,6 +43,9 @@ type Inode struct {
 	SyncTid atomic.Uint32
 	// Map is the shadow of the client's mapped pages; immutable.
 	Map mm.Mapping
+	// WasObserved says that a handle with observed faults was opened since the inode came into core: from then on every handle that may
+	// write is observed and every page fill is remembered; atomic.
+	WasObserved atomic.Bool
 	// Ring keeps the last events in observe mode, nil otherwise; immutable.
 	Ring *event.Ring
 	// Goal is where the next block of the file should go, 0 for unknown; guarded by Rw.

@@ -38,7 +38,7 @@ type log struct {
 	maxPin   int             // immutable, blocks; 0 for no limit
 
 	mu   sync.Mutex       // j_state_lock and j_list_lock
-	cond *sync.Cond       // with mu: a transaction changed state, or space was freed
+	cond *sync.Cond       // immutable; with mu: a transaction changed state, or space was freed
 	sb   *jbd2.Superblock // guarded by mu
 
 	running    *transaction   // guarded by mu
@@ -51,11 +51,11 @@ type log struct {
 	want       bool           // guarded by mu; commit the running transaction now
 	closing    bool           // guarded by mu
 
-	wake   chan struct{}
-	cpWake chan struct{}
-	cpMu   sync.Mutex // one checkpoint at a time
+	wake   chan struct{} // immutable
+	cpWake chan struct{} // immutable
+	cpMu   sync.Mutex    // one checkpoint at a time
 	done   sync.WaitGroup
-	quit   chan struct{}
+	quit   chan struct{} // immutable
 }
 
 // transaction is one jbd2 transaction: running, locked (no new handles), committing, finished. Fields are guarded by log.mu.

@@ -195,6 +195,9 @@ func plantedFinding(s string) bool {
 		return true
 	}
 	low := strings.ToLower(s)
+	if strings.Contains(low, "s_state") && strings.Contains(low, "errors were detected") {
+		return true
+	}
 	if strings.Contains(low, "group #") && !strings.Contains(low, "group #0 ") {
 		return false
 	}

@@ -60,6 +60,8 @@ func TestParseCheck(t *testing.T) {
 		{name: "clean", in: `{"clean":true,"findings":[]}`, clean: true},
 		{name: "finding", in: `{"clean":false,"findings":["inode 12: size 3, want 4"]}`, failed: true},
 		{name: "planted", in: `{"clean":false,"findings":["group 0: free blocks count 150994969, want 2025"]}`, failed: true, seed: true, clean: true},
+		{name: "planted, seen by the mount", in: `{"clean":false,"findings":["superblock: s_state 0x3 says that errors were detected"]}`, failed: true,
+			seed: true, clean: true},
 		{name: "planted elsewhere", in: `{"clean":false,"findings":["group 0: free blocks count 9, want 2025"]}`, failed: true},
 		{name: "not clean without a word", in: `{"clean":false}`, failed: true},
 		{name: "clean, but exit code 1", in: `{"clean":true,"findings":[]}`, failed: true},

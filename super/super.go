@@ -47,14 +47,14 @@ type Options struct {
 
 // FS is a mounted file system.
 type FS struct {
-	Dev     blockdev.Device // immutable
-	Bufs    *buffer.Cache   // immutable
-	Journal *journal.Journal
-	Log     *slog.Logger // immutable
-	SB      ondisk.Super // immutable copy made at mount: features and geometry
-	Opts    Options      // immutable
-	Live    event.Live   // atomic
-	Notices []string     // immutable; why the mount is less than asked for
+	Dev     blockdev.Device  // immutable
+	Bufs    *buffer.Cache    // immutable
+	Journal *journal.Journal // immutable once requests begin
+	Log     *slog.Logger     // immutable
+	SB      ondisk.Super     // immutable copy made at mount: features and geometry
+	Opts    Options          // immutable
+	Live    event.Live       // atomic
+	Notices []string         // immutable; why the mount is less than asked for
 
 	// Geometry, immutable.
 	Seed           uint32 // seed of metadata checksums
@@ -89,8 +89,8 @@ type FS struct {
 	sb    ondisk.Super // guarded by sbMu
 	dirty bool         // guarded by sbMu; error fields wait to be written
 
-	errWake chan struct{}
-	stop    chan struct{}
+	errWake chan struct{} // immutable
+	stop    chan struct{} // immutable
 	done    sync.WaitGroup
 }
 

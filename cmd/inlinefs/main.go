@@ -44,7 +44,7 @@ func main() {
 	if errors.As(err, &c) {
 		code = c.ExitCode()
 	}
-	if msg := err.Error(); msg != "" {
+	if msg := err.Error(); msg != "" && !errors.Is(err, errTold) {
 		fmt.Fprintln(os.Stderr, "inlinefs:", msg)
 	}
 	os.Exit(code)

@@ -75,11 +75,13 @@ func (c *mountConfig) run() error {
 	err = c.serve(ready)
 	if err != nil && ready != nil {
 		ready.report(err)
-		// The parent has printed it.
-		return errors.New("")
+		return errTold
 	}
 	return err
 }
+
+// errTold ends a process whose parent has printed the reason.
+var errTold = errors.New("not mounted")
 
 // background starts this command again with -f and waits until it is mounted or says why not.
 func background() error {

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"sync"
 	"testing"
+	"time"
 
 	"inlinefs/alloc"
 	"inlinefs/blockdev"
@@ -298,7 +299,7 @@ func (f *FS) free(t *journal.Task, i *inode.Inode) error {
 	}
 	return f.With(t, alloc.Credits+4, func(h *journal.Handle) error {
 		i.Mu.Lock()
-		i.Raw.SetDtime(1)
+		i.Raw.SetDtime(uint32(time.Now().Unix()))
 		i.Raw.SetSize(0)
 		i.Mu.Unlock()
 		if err := i.MarkDirty(h); err != nil {

@@ -1,0 +1,42 @@
+package fs
+
+import (
+	"errors"
+	"time"
+
+	"inlinefs/internal/fserr"
+)
+
+// again runs op, and runs it again when it found no space while space was on its way back (ext4_should_retry_alloc): deleted inodes
+// that the kernel has just forgotten, or blocks that wait for the transaction which freed them. op must have changed nothing when it
+// fails for want of space, and hold no lock when it returns.
+func (f *FileSystem) again(op func() error) error {
+	for n := 0; ; n++ {
+		freed := f.freed.Load()
+		err := op()
+		if n == 2 || !errors.Is(err, fserr.NoSpace) || !f.reclaim(freed) {
+			return err
+		}
+	}
+}
+
+// reclaim waits for space that is being freed and says whether there is any since freed inodes had been freed. The kernel queues a
+// FORGET before unlink(2) returns, and requests are served by several threads: the one that found no space may have overtaken it.
+func (f *FileSystem) reclaim(freed uint64) bool {
+	if f.fs.ReadOnly() {
+		return false
+	}
+	for n := 0; n < 1000 && f.freed.Load() == freed && f.hasOrphans() && (n < 3 || f.forgets.Load() > 0); n++ {
+		time.Sleep(time.Millisecond)
+	}
+	if f.fs.Journal.Journalled() && f.fs.FreeBlocks() > 0 && f.fs.Journal.Commit() == nil {
+		return true
+	}
+	return f.freed.Load() != freed
+}
+
+func (f *FileSystem) hasOrphans() bool {
+	f.orphanMu.Lock()
+	defer f.orphanMu.Unlock()
+	return f.orphans != nil
+}
