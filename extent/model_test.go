@@ -226,7 +226,7 @@ func (m *file) checkMap() error {
 
 func (m *file) checkSeek() error {
 	size := len(m.data)
-	for off := 0; off < size; off += max(m.bs()/2+1, size/128) {
+	for off := 0; off < size; off += max(m.bs()/2+1, size/24) {
 		for _, wantHole := range []bool{false, true} {
 			want := off
 			for want < size && (m.blocks[want/m.bs()] == data) == wantHole {

@@ -61,9 +61,10 @@ const writeCredits = 4
 // WriteEnd (ext4_da_write_begin, ext4_generic_write_inline_data). A file that outgrows its inode is converted here. The caller holds
 // i.Rw exclusively.
 func (e *Engine) WriteBegin(t *journal.Task, i *inode.Inode, off uint64, n int) (Token, error) {
+	at := i.Now()
 	may := i.MayInline.Load()
 	if i.Observed() {
-		i.Event(t, "inline.WriteBegin", "ext4_da_write_begin", fmt.Sprintf("MAY_INLINE_DATA=%v pos=%d len=%d", may, off, n))
+		i.EventAt(at, t, "inline.WriteBegin", "ext4_da_write_begin", fmt.Sprintf("MAY_INLINE_DATA=%v pos=%d len=%d", may, off, n))
 	}
 	if !may {
 		return Token{Mode: BlockMode, gen: i.Gen.Load()}, nil
@@ -117,12 +118,13 @@ func (e *Engine) prepare(i *inode.Inode, end uint64) (ok bool, err error) {
 // is inline; an answer that differs from the token's is a violation and stores nothing.
 func (e *Engine) WriteEnd(t *journal.Task, i *inode.Inode, tok Token, p []byte, off uint64) (int, error) {
 	has, may := i.HasInline(), i.MayInline.Load()
+	at := i.Now()
 	now := BlockMode
 	if has && may {
 		now = InlineMode
 	}
 	if i.Observed() {
-		i.Event(t, "inline.WriteEnd", "ext4_da_write_end", fmt.Sprintf("has_inline=%v MAY_INLINE_DATA=%v, begun as %s", has, may, tok.Mode))
+		i.EventAt(at, t, "inline.WriteEnd", "ext4_da_write_end", fmt.Sprintf("has_inline=%v MAY_INLINE_DATA=%v, begun as %s", has, may, tok.Mode))
 	}
 	if tok.gen != i.Gen.Load() && now == tok.Mode {
 		e.FS.Live.Flips.Add(1)

@@ -189,7 +189,23 @@ func (i *Inode) Event(t *journal.Task, fn, kernel, detail string) {
 	if i.Ring == nil {
 		return
 	}
-	i.Ring.Add(event.Event{Nsec: event.Now(), Task: t.ID, Op: t.Op, Pid: t.Pid, Func: fn, Kernel: kernel, Detail: detail})
+	i.EventAt(event.Now(), t, fn, kernel, detail)
+}
+
+// EventAt is Event for a step that happened at nsec (event.Now): a detail takes longer to print than the step took.
+func (i *Inode) EventAt(nsec int64, t *journal.Task, fn, kernel, detail string) {
+	if i.Ring == nil {
+		return
+	}
+	i.Ring.Add(event.Event{Nsec: nsec, Task: t.ID, Op: t.Op, Pid: t.Pid, Func: fn, Kernel: kernel, Detail: detail})
+}
+
+// Now is event.Now in observe mode, 0 otherwise.
+func (i *Inode) Now() int64 {
+	if i.Ring == nil {
+		return 0
+	}
+	return event.Now()
 }
 
 // Observed says whether events are recorded: callers build Detail only then.

@@ -8,7 +8,7 @@
 #   --duration D  length of a run: 20, 20s or 1m (default 20s). A mkwrite run that shows no nil handle is repeated up to three times,
 #                 two, three and six times as long; mmap runs as long as the last of them.
 #   --seed N      seed of the workload, the same for both strategies (default 1)
-#   --out DIR     where mkwrite.json and mmap.json go (default: a new directory under $TMPDIR, printed at the end)
+#   --out DIR     where mkwrite.json and mmap.json go (default: out/ in the source tree)
 #   --quiet       no progress of the runs, only the verdict
 #
 # Set BIN_MKWRITE and BIN_MMAP to use binaries that are already built; Go is not needed then.
@@ -85,11 +85,8 @@ if [ -z "${BIN_MKWRITE:-}" ] || [ -z "${BIN_MMAP:-}" ]; then
 fi
 mkwrite=$(binary mkwrite "${BIN_MKWRITE:-}")
 mmap=$(binary mmap "${BIN_MMAP:-}")
-if [ -z "$out" ]; then
-	out=$(mktemp -d "${TMPDIR:-/tmp}/inlinefs-compare.XXXXXX")
-else
-	mkdir -p "$out"
-fi
+out=${out:-$PWD/out}
+mkdir -p "$out"
 
 # stress STRATEGY BINARY SECONDS SEED runs the workload; clean and convicted are both results, anything else ends the script.
 stress() {
