@@ -240,7 +240,7 @@ func indRemove(h *journal.Handle, i *inode.Inode, lo, hi uint32) (more bool, err
 		i.Mu.Unlock()
 		if blk != 0 {
 			left--
-			if err := freeInd(h, i, uint64(blk), i.IsDir()); err != nil {
+			if err := freeInd(h, i, uint64(blk), buffered(i)); err != nil {
 				return false, err
 			}
 		}
@@ -283,7 +283,7 @@ func indPrune(h *journal.Handle, i *inode.Inode, blk uint32, depth int, base, lo
 		if err := setPtr(h, b, k, 0); err != nil {
 			return false, err
 		}
-		if err := freeInd(h, i, uint64(child), depth > 1 || i.IsDir()); err != nil {
+		if err := freeInd(h, i, uint64(child), depth > 1 || buffered(i)); err != nil {
 			return false, err
 		}
 	}

@@ -220,13 +220,17 @@ func RemoveSome(h *journal.Handle, i *inode.Inode, lo, hi uint32) (more bool, er
 	return true, nil
 }
 
+// buffered says whether the inode's blocks are metadata blocks: those of directories and symbolic links go through the cache, so a
+// freed one must be forgotten there and in the log.
+func buffered(i *inode.Inode) bool { return !i.IsReg() }
+
 // maxRevokes bounds the directory blocks freed at once: each needs a revoke record in the log.
 const maxRevokes = 256
 
 // removeOne cuts [lo, hi) out of extent e at the end of p and frees the blocks.
 func removeOne(h *journal.Handle, i *inode.Inode, p *path, e ondisk.Extent, lo, hi uint32) error {
 	from, to := max(e.Logical, lo), uint32(min(e.End(), uint64(hi)))
-	if i.IsDir() && to-from > maxRevokes {
+	if to-from > maxRevokes && buffered(i) {
 		from = to - maxRevokes
 	}
 	cut := ondisk.Extent{Len: to - from, Physical: e.Physical + uint64(from-e.Logical)}
@@ -251,7 +255,7 @@ func removeOne(h *journal.Handle, i *inode.Inode, p *path, e ondisk.Extent, lo, 
 	if err := i.AddSectors(-int64(cut.Len) * int64(i.FS.BlockSize/512)); err != nil {
 		return i.FS.Corrupted(i.Ino, 0, "ext4_remove_blocks", err)
 	}
-	return alloc.FreeBlocks(h, i, cut.Physical, cut.Len, i.IsDir())
+	return alloc.FreeBlocks(h, i, cut.Physical, cut.Len, buffered(i))
 }
 
 // GetBlock returns block lblk of a directory or other metadata file. A hole there is corruption.
