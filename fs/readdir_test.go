@@ -79,7 +79,7 @@ func growDir(t *testing.T, o testimage.Options, n int) {
 	}
 	check(m, func(int) bool { return true })
 	m.unmount()
-	sound(t, m.c.img)
+	sound(t, m.c.img, false)
 	again := remount(t, m.c.img)
 	check(again, func(int) bool { return true })
 	for k := range n {
@@ -89,7 +89,7 @@ func growDir(t *testing.T, o testimage.Options, n int) {
 	}
 	check(again, func(k int) bool { return k%3 == 0 })
 	again.unmount()
-	sound(t, m.c.img)
+	sound(t, m.c.img, false)
 	last := remount(t, m.c.img)
 	must(t, os.RemoveAll(last.path("d")))
 }

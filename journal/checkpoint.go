@@ -108,6 +108,11 @@ func (l *log) advanceTail() error {
 		return err
 	}
 	l.mu.Lock()
+	// A commit that failed has taken blocks off the lists which are not in place: the log must keep them.
+	if err := l.j.Aborted(); err != nil {
+		l.mu.Unlock()
+		return err
+	}
 	var freed uint32
 	for len(l.cpq) > 0 && len(l.cpq[0].cp) == 0 {
 		freed += l.cpq[0].logLen
@@ -121,8 +126,11 @@ func (l *log) advanceTail() error {
 		if l.running != nil {
 			l.sb.Sequence = l.running.tid
 		}
-		if l.committing != nil {
-			l.sb.Sequence = l.committing.tid
+		if c := l.committing; c != nil {
+			l.sb.Sequence = c.tid
+			if c.logLen > 0 { // it is in the log already, and head is behind it
+				l.sb.Start = c.logStart
+			}
 		}
 	}
 	l.mu.Unlock()

@@ -380,7 +380,9 @@ func (l *log) tid(h *Handle) uint32 {
 
 func (l *log) onCommit(h *Handle, f func()) {
 	l.mu.Lock()
-	h.tx.callbacks = append(h.tx.callbacks, f)
+	if h.tx != nil { // nil when a restart failed: the journal is aborted
+		h.tx.callbacks = append(h.tx.callbacks, f)
+	}
 	l.mu.Unlock()
 }
 

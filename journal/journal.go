@@ -131,9 +131,11 @@ func (j *Journal) Commit() error { return j.be.commit(true) }
 // if the journal is aborted.
 func (h *Handle) OnCommit(f func()) { h.j.be.onCommit(h, f) }
 
-// Close waits for nothing: the caller has no handle open. Later starts are violations.
+// Close commits and checkpoints everything; the caller has no handle open. Later starts are violations, a second Close does nothing.
 func (j *Journal) Close() error {
-	j.unmounting.Store(true)
+	if j.unmounting.Swap(true) {
+		return nil
+	}
 	return j.be.close()
 }
 

@@ -36,10 +36,8 @@ func (t *Task) End() error {
 		return nil
 	}
 	err := t.journal.V.Raise(LeakedHandle, t, h.ino, h.opener, "task %d (%s) ends with a handle of type %s open, count %d", t.ID, t.Op, h.typ, h.ref)
-	for t.current != nil {
-		if e := t.current.Stop(); e != nil {
-			break
-		}
-	}
+	// What went wrong under the handle was told to whoever did it.
+	h.ref = 1
+	_ = h.Stop()
 	return err
 }

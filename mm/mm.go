@@ -75,8 +75,17 @@ func (m *Mapping) fillPage(b *Budget, page int64, data []byte) {
 	n := copy(f.data[:], data)
 	clear(f.data[n:])
 	m.mu.Unlock()
-	if isNew {
-		b.add(f)
+	if !isNew {
+		return
+	}
+	b.add(f)
+	m.mu.Lock()
+	dropped := m.fills[page] != f
+	m.mu.Unlock()
+	if dropped { // before it was in the list
+		b.mu.Lock()
+		b.unlink(f)
+		b.mu.Unlock()
 	}
 }
 

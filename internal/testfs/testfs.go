@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -23,10 +24,12 @@ import (
 	"inlinefs/mm"
 	"inlinefs/ondisk"
 	"inlinefs/super"
+	"inlinefs/xattr"
 )
 
 // FS is an open image.
 type FS struct {
+	// What stands here is immutable once Open has returned.
 	*super.FS
 	T      testing.TB
 	Image  string // path of the image
@@ -34,12 +37,13 @@ type FS struct {
 	Engine *inline.Engine
 	Faults *blockdev.Faulty // between the file system and the image
 	Task   *journal.Task    // the test's own task
-
+	hook   *hooked
 	dev    blockdev.Device
+	o      Options
+
 	mu     sync.Mutex
 	names  int  // guarded by mu
 	closed bool // guarded by mu
-	o      Options
 }
 
 // Options say how an image is opened and judged.
@@ -86,7 +90,8 @@ func Try(t testing.TB, path string, o Options) (*FS, error) {
 	} else if f.dev, err = blockdev.OpenFile(path, blockdev.FileOptions{ReadOnly: o.Super.ReadOnly}); err != nil {
 		return nil, err
 	}
-	f.Faults = blockdev.NewFaulty(f.dev)
+	f.hook = &hooked{Device: f.dev}
+	f.Faults = blockdev.NewFaulty(f.hook)
 	s, err := inline.ByName(o.Strategy)
 	if err != nil {
 		return nil, errors.Join(err, f.dev.Close())
@@ -108,6 +113,48 @@ func Try(t testing.TB, path string, o Options) (*FS, error) {
 	return f, nil
 }
 
+// hooked calls a function of the test's before a request.
+type hooked struct {
+	blockdev.Device
+	fn atomic.Pointer[func(op blockdev.Op, off int64) error]
+}
+
+func (d *hooked) call(op blockdev.Op, off int64) error {
+	if fn := d.fn.Load(); fn != nil {
+		return (*fn)(op, off)
+	}
+	return nil
+}
+
+// ReadAt reads unless the function objects.
+func (d *hooked) ReadAt(p []byte, off int64) (int, error) {
+	if err := d.call(blockdev.OpRead, off); err != nil {
+		return 0, err
+	}
+	return d.Device.ReadAt(p, off)
+}
+
+// WriteAt writes unless the function objects.
+func (d *hooked) WriteAt(p []byte, off int64) (int, error) {
+	if err := d.call(blockdev.OpWrite, off); err != nil {
+		return 0, err
+	}
+	return d.Device.WriteAt(p, off)
+}
+
+// Once runs fn before the next read or write that begins in a block which match accepts; an error of fn fails the request. fn may issue
+// requests of its own.
+func (f *FS) Once(op blockdev.Op, match func(block uint64) bool, fn func() error) {
+	var done atomic.Bool
+	h := func(o blockdev.Op, off int64) error {
+		if o != op || !match(uint64(off)/uint64(f.BlockSize)) || done.Swap(true) {
+			return nil
+		}
+		return fn()
+	}
+	f.hook.fn.Store(&h)
+}
+
 // Close closes the image once and judges it.
 func (f *FS) Close() {
 	f.T.Helper()
@@ -119,6 +166,7 @@ func (f *FS) Close() {
 		return
 	}
 	f.Faults.Clear()
+	f.hook.fn.Store(nil)
 	if n := f.Inodes.Len(); n != 0 {
 		f.T.Errorf("%d inodes are still held at the end", n)
 	}
@@ -242,8 +290,6 @@ func (f *FS) BlockFile() *inode.Inode {
 	return i
 }
 
-// Unlink takes the only link away: the inode is freed with its last reference, in a mount by the name's removal. The name stays until
-// Names is called, so that images are judged only after that.
 func setLinks(i *inode.Inode, n uint16) {
 	i.Mu.Lock()
 	i.Raw.SetLinks(n)
@@ -297,7 +343,10 @@ func (f *FS) free(t *journal.Task, i *inode.Inode) error {
 			return err
 		}
 	}
-	return f.With(t, alloc.Credits+4, func(h *journal.Handle) error {
+	return f.With(t, alloc.Credits*2+xattr.SetCredits(i)+4, func(h *journal.Handle) error {
+		if err := xattr.ReleaseBlock(h, i); err != nil {
+			return err
+		}
 		i.Mu.Lock()
 		i.Raw.SetDtime(uint32(time.Now().Unix()))
 		i.Raw.SetSize(0)

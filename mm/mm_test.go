@@ -1,0 +1,301 @@
+package mm
+
+import (
+	"bytes"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// page is what the client's kernel has of one page.
+type page struct {
+	present bool
+	dirty   bool
+	data    [PageSize]byte
+	base    [PageSize]byte // data when it was last the same here and there
+	stored  [PageSize]bool // since then
+}
+
+const pages = 3
+
+// world is a file, the client's pages of it, and the shadow.
+type world struct {
+	m      Mapping
+	budget *Budget
+	file   []byte
+	pg     [pages]page
+	next   byte
+}
+
+// value is one that differs from b.
+func (w *world) value(b byte) byte {
+	for w.next++; w.next == b; w.next++ {
+	}
+	return w.next
+}
+
+func (w *world) fill(n int) {
+	p := &w.pg[n]
+	from := n * PageSize
+	if p.present || from >= len(w.file) {
+		return
+	}
+	*p = page{present: true}
+	sent := w.file[from:min(from+PageSize, len(w.file))]
+	copy(p.data[:], sent)
+	p.base = p.data
+	w.m.Filled(w.budget, int64(from), sent)
+}
+
+func (w *world) store(n, off, count int) {
+	p := &w.pg[n]
+	if !p.present {
+		return
+	}
+	for k := off; k < min(off+count, PageSize) && n*PageSize+k < len(w.file); k++ {
+		p.data[k] = w.value(p.base[k])
+		p.stored[k], p.dirty = true, true
+	}
+}
+
+// write is write(2) by direct I/O: the pages know nothing of it.
+func (w *world) write(off, count int) {
+	if end := off + count; end > len(w.file) {
+		w.file = append(w.file, make([]byte, end-len(w.file))...)
+	}
+	for k := off; k < off+count; k++ {
+		w.file[k] = w.value(w.file[k])
+	}
+}
+
+// writeBack sends a page and returns what the file should hold afterwards.
+func (w *world) writeBack(n int) (want []byte, err error) {
+	p := &w.pg[n]
+	if !p.dirty {
+		return w.file, nil
+	}
+	from := n * PageSize
+	want = bytes.Clone(w.file)
+	for k, s := range p.stored {
+		if s {
+			want[from+k] = p.data[k]
+		}
+	}
+	sent := p.data[:min(PageSize, len(w.file)-from)]
+	err = w.m.Merge(int64(from), sent, func(off int64, b []byte) error {
+		copy(w.file[off:], b)
+		return nil
+	})
+	p.dirty, p.base, p.stored = false, p.data, [PageSize]bool{}
+	return want, err
+}
+
+// cut makes [from, to) zeros, here and there.
+func (w *world) cut(from, to int) {
+	w.m.Drop(int64(from), int64(to))
+	for n := range w.pg {
+		start, end := max(from, n*PageSize), min(to, (n+1)*PageSize)
+		if start >= end {
+			continue
+		}
+		p := &w.pg[n]
+		if end-start == PageSize {
+			*p = page{}
+			continue
+		}
+		start, end = start-n*PageSize, end-n*PageSize
+		clear(p.data[start:end])
+		clear(p.base[start:end])
+		clear(p.stored[start:end])
+	}
+	if to >= len(w.file) {
+		w.file = w.file[:min(from, len(w.file))]
+	} else {
+		clear(w.file[from:to])
+	}
+}
+
+// TestModel: no byte of a write(2) is lost to a stale page, and every byte stored through a mapping arrives.
+func TestModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := &world{budget: NewBudget(1 << 20), file: make([]byte, rapid.IntRange(1, pages*PageSize).Draw(t, "size"))}
+		which := rapid.IntRange(0, pages-1)
+		t.Repeat(map[string]func(*rapid.T){
+			"fill": func(t *rapid.T) { w.fill(which.Draw(t, "page")) },
+			"store": func(t *rapid.T) {
+				w.store(which.Draw(t, "page"), rapid.IntRange(0, PageSize-1).Draw(t, "off"), rapid.IntRange(1, 200).Draw(t, "n"))
+			},
+			"write": func(t *rapid.T) {
+				off := rapid.IntRange(0, pages*PageSize-1).Draw(t, "off")
+				w.write(off, rapid.IntRange(1, min(300, pages*PageSize-off)).Draw(t, "n"))
+			},
+			"write-back": func(t *rapid.T) {
+				want, err := w.writeBack(which.Draw(t, "page"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !bytes.Equal(w.file, want) {
+					for k := range want {
+						if w.file[k] != want[k] {
+							t.Fatalf("byte %d is %d, want %d", k, w.file[k], want[k])
+						}
+					}
+				}
+			},
+			"evict": func(t *rapid.T) { // the client drops a clean page
+				if p := &w.pg[which.Draw(t, "page")]; !p.dirty {
+					p.present = false
+				}
+			},
+			"truncate": func(t *rapid.T) {
+				w.cut(rapid.IntRange(0, len(w.file)).Draw(t, "size"), pages*PageSize)
+			},
+			"punch": func(t *rapid.T) {
+				a, b := rapid.IntRange(0, len(w.file)).Draw(t, "from"), rapid.IntRange(0, len(w.file)).Draw(t, "to")
+				if a, b = min(a, b), max(a, b); a < b && b < len(w.file) {
+					w.cut(a, b)
+				}
+			},
+			"": func(t *rapid.T) {
+				if n := w.m.Pages(); n > pages || w.budget.Bytes() != int64(n)*PageSize {
+					t.Fatalf("%d fills take %d bytes", n, w.budget.Bytes())
+				}
+			},
+		})
+	})
+}
+
+// applied collects what Merge applies.
+func applied(t *testing.T, m *Mapping, off int64, data []byte) map[int64]string {
+	t.Helper()
+	out := map[int64]string{}
+	err := m.Merge(off, data, func(off int64, p []byte) error {
+		out[off] = string(p)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// TestRuns: only what differs is applied, each run once; what was never filled is applied whole.
+func TestRuns(t *testing.T) {
+	var m Mapping
+	b := NewBudget(1 << 20)
+	if got := applied(t, &m, 10, []byte("abc")); len(got) != 1 || got[10] != "abc" {
+		t.Errorf("page never filled: %v", got)
+	}
+	m.Filled(b, 0, []byte("aaaaaaaaaa"))
+	if got := applied(t, &m, 0, []byte("aaaaaaaaaa")); len(got) != 0 {
+		t.Errorf("nothing stored: %v", got)
+	}
+	if got := applied(t, &m, 0, []byte("abbaaaaaac")); len(got) != 2 || got[1] != "bb" || got[9] != "c" {
+		t.Errorf("two runs: %v", got)
+	}
+	if got := applied(t, &m, 4, []byte("aaxaac")); len(got) != 1 || got[6] != "x" {
+		t.Errorf("part of a page: %v", got)
+	}
+	if got := applied(t, &m, 0, []byte("abbaaaxaac")); len(got) != 0 {
+		t.Errorf("written back before: %v", got)
+	}
+	if got := applied(t, &m, 8, []byte("ac\x00\x00z")); len(got) != 1 || got[12] != "z" {
+		t.Errorf("behind a short fill, which counts as zeros: %v", got)
+	}
+	two := bytes.Repeat([]byte("k"), 2*PageSize)
+	m.Filled(b, PageSize, two)
+	two[PageSize-1], two[PageSize] = 'l', 'm'
+	if got := applied(t, &m, PageSize, two); len(got) != 2 || got[2*PageSize-1] != "l" || got[2*PageSize] != "m" {
+		t.Errorf("across pages: %v", got)
+	}
+}
+
+// TestMergeError is the first of apply, and ends the merge.
+func TestMergeError(t *testing.T) {
+	var m Mapping
+	m.Filled(NewBudget(0), 0, []byte("aaaaa"))
+	bad, calls := errors.New("no space"), 0
+	err := m.Merge(0, []byte("babab"), func(int64, []byte) error {
+		calls++
+		return bad
+	})
+	if !errors.Is(err, bad) || calls != 1 {
+		t.Errorf("%v after %d calls, want %v after 1", err, calls, bad)
+	}
+}
+
+// TestBudget: the oldest fills are forgotten first, of whatever mapping; what was forgotten is applied whole.
+func TestBudget(t *testing.T) {
+	const max = 16
+	b := NewBudget(max * PageSize)
+	var first, second Mapping
+	for n := range int64(max) {
+		first.Filled(b, n*PageSize, []byte("f"))
+	}
+	for n := range int64(5) {
+		second.Filled(b, n*PageSize, []byte("s"))
+	}
+	if b.Bytes() != max*PageSize || first.Pages() != max-5 || second.Pages() != 5 {
+		t.Errorf("%d bytes, %d and %d pages", b.Bytes(), first.Pages(), second.Pages())
+	}
+	if got := applied(t, &first, 0, []byte("f")); len(got) != 1 {
+		t.Errorf("a forgotten page: %v, want all of it applied", got)
+	}
+	if got := applied(t, &first, 5*PageSize, []byte("f")); len(got) != 0 {
+		t.Errorf("a remembered page: %v, want nothing applied", got)
+	}
+	for range 3 { // filled again, it is one page still
+		second.Filled(b, 0, []byte("t"))
+	}
+	if b.Bytes() != max*PageSize {
+		t.Errorf("%d bytes", b.Bytes())
+	}
+	first.Drop(0, 1<<40)
+	second.Drop(0, 1<<40)
+	first.Drop(0, 1<<40)
+	if b.Bytes() != 0 || first.Pages()+second.Pages() != 0 {
+		t.Errorf("%d bytes and %d pages after all was dropped", b.Bytes(), first.Pages()+second.Pages())
+	}
+}
+
+// TestParallel: the account is right whatever the order of fills, merges and drops.
+func TestParallel(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	const max = 32
+	b := NewBudget(max * PageSize)
+	ms := make([]Mapping, 4)
+	var wg sync.WaitGroup
+	for g := range 6 {
+		wg.Go(func() {
+			rng := rand.New(rand.NewPCG(seed, uint64(g)))
+			buf := make([]byte, PageSize)
+			for range 2000 {
+				m, off := &ms[rng.IntN(len(ms))], rng.Int64N(20)*PageSize
+				switch rng.IntN(4) {
+				case 0, 1:
+					m.Filled(b, off, buf)
+				case 2:
+					if err := m.Merge(off, buf[:100], func(int64, []byte) error { return nil }); err != nil {
+						t.Error(err)
+					}
+				case 3:
+					m.Drop(off, off+rng.Int64N(5)*PageSize)
+				}
+				if n := b.Bytes(); n > (max+6)*PageSize {
+					t.Errorf("%d bytes, want at most %d", n, max*PageSize)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for k := range ms {
+		ms[k].Drop(0, 1<<40)
+	}
+	if n := b.Bytes(); n != 0 {
+		t.Errorf("%d bytes are accounted after all was dropped", n)
+	}
+}
