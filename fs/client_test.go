@@ -36,7 +36,7 @@ func clientMain(in io.Reader, out io.Writer) int {
 		case err != nil:
 			answer = "bad " + err.Error()
 		default:
-			answer = "ok " + answer
+			answer = strings.TrimSpace("ok " + answer)
 		}
 		if _, err := fmt.Fprintln(out, answer); err != nil {
 			return 1
@@ -59,7 +59,7 @@ func (c *clientState) do(w []string) (answer string, err error) {
 		}
 	}()
 	var a, b, n int
-	if len(w) > 1 && w[0] != "open" {
+	if len(w) > 1 && w[0] != "open" && w[0] != "openread" {
 		if _, err := fmt.Sscan(strings.Join(w[1:], " ")+" 0 0 0", &a, &b, &n); err != nil {
 			return "", err
 		}
@@ -67,6 +67,8 @@ func (c *clientState) do(w []string) (answer string, err error) {
 	switch w[0] {
 	case "open":
 		c.fd, err = unix.Open(w[1], unix.O_RDWR|unix.O_CLOEXEC, 0)
+	case "openread":
+		c.fd, err = unix.Open(w[1], unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	case "announce":
 		err = control.AnnounceMmap(c.fd)
 	case "map": // LENGTH
@@ -118,7 +120,17 @@ type client struct {
 
 func newClient(t testing.TB) *client {
 	t.Helper()
-	c := &client{t: t, cmd: exec.Command(os.Args[0])}
+	return newClientAs(t, uint32(os.Geteuid()))
+}
+
+// newClientAs starts a client as another user, with files as its descriptors from 3 on.
+func newClientAs(t testing.TB, uid uint32, files ...*os.File) *client {
+	t.Helper()
+	c := &client{t: t, cmd: exec.Command("/proc/self/exe")}
+	if uid != uint32(os.Geteuid()) {
+		c.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+	}
+	c.cmd.ExtraFiles = files
 	c.cmd.Env = append(os.Environ(), roleEnv+"=client")
 	c.cmd.Stderr = os.Stderr
 	var err error

@@ -157,20 +157,12 @@ func modelCase(t *rapid.T, f *testfs.FS, size int) {
 			seq++
 			off := pos("off")
 			p := pattern(seq, rapid.IntRange(1, size/4).Draw(t, "n"))
-			n, err := write(f, i, p, off)
-			do(err)
-			if n != len(p) {
-				t.Fatalf("%d of %d bytes", n, len(p))
-			}
-			if end := off + n; end > len(want) {
-				want = append(want, make([]byte, end-len(want))...)
-			}
-			copy(want[off:], p)
+			put(t, f, i, &want, p, off)
 		},
 		"short": func(t *rapid.T) {
 			seq++
 			off := rapid.IntRange(0, min(len(want), 60)).Draw(t, "off")
-			do2(t, f, i, &want, pattern(seq, 3), off)
+			put(t, f, i, &want, pattern(seq, 3), off)
 		},
 		"truncate": func(*rapid.T) {
 			n := pos("size")
@@ -216,21 +208,7 @@ func modelCase(t *rapid.T, f *testfs.FS, size int) {
 				t.Fatalf("inline %v after a reload, was %v", i.HasInline(), has)
 			}
 		},
-		"": func(*rapid.T) {
-			got, err := read(i, len(want))
-			do(err)
-			if !bytes.Equal(got, want) || i.Size() != uint64(len(want)) {
-				t.Fatalf("file has %d bytes %q, want %d bytes %q", i.Size(), got, len(want), want)
-			}
-			for name, v := range attrs {
-				got := make([]byte, size)
-				n, err := xattr.Get(f.Task, i, "user."+name, got)
-				do(err)
-				if got = got[:n]; !bytes.Equal(got, v) {
-					t.Fatalf("attribute %s is %q, want %q", name, got, v)
-				}
-			}
-		},
+		"": func(*rapid.T) { do(holdsAll(f, i, want, attrs)) },
 	})
 	for name := range attrs {
 		do(setXattr(f, i, name, nil))
@@ -239,10 +217,32 @@ func modelCase(t *rapid.T, f *testfs.FS, size int) {
 	f.Put(i)
 }
 
-// do2 writes a few bytes into the part of the file that stands in i_block.
-func do2(t *rapid.T, f *testfs.FS, i *inode.Inode, want *[]byte, p []byte, off int) {
-	if _, err := write(f, i, p, off); err != nil {
-		t.Fatal(err)
+// holdsAll compares bytes, size and attributes.
+func holdsAll(f *testfs.FS, i *inode.Inode, want []byte, attrs map[string][]byte) error {
+	got, err := read(i, len(want))
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(got, want) || i.Size() != uint64(len(want)) {
+		return fmt.Errorf("file has %d bytes %q, want %d bytes %q", i.Size(), got, len(want), want)
+	}
+	for name, v := range attrs {
+		got := make([]byte, f.InodeSize)
+		n, err := xattr.Get(f.Task, i, "user."+name, got)
+		if err != nil {
+			return err
+		}
+		if !bytes.Equal(got[:n], v) {
+			return fmt.Errorf("attribute %s is %q, want %q", name, got[:n], v)
+		}
+	}
+	return nil
+}
+
+// put writes to the file and to the model.
+func put(t *rapid.T, f *testfs.FS, i *inode.Inode, want *[]byte, p []byte, off int) {
+	if n, err := write(f, i, p, off); err != nil || n != len(p) {
+		t.Fatalf("%d of %d bytes, %v", n, len(p), err)
 	}
 	if end := off + len(p); end > len(*want) {
 		*want = append(*want, make([]byte, end-len(*want))...)

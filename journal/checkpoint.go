@@ -3,6 +3,7 @@ package journal
 import (
 	"errors"
 	"fmt"
+	"syscall"
 
 	"inlinefs/buffer"
 )
@@ -18,7 +19,7 @@ func (l *log) checkpointThread() {
 		}
 		for l.crowded() {
 			if err := l.checkpointOldest(); err != nil {
-				l.j.Abort(fmt.Errorf("checkpoint: %w", err))
+				l.abort(fmt.Errorf("checkpoint: %w", err))
 				break
 			}
 		}
@@ -144,6 +145,17 @@ func (l *log) advanceTail() error {
 	return nil
 }
 
+// abort ends the journal and notes that in its superblock, for the next recovery (jbd2_journal_abort).
+func (l *log) abort(err error) {
+	l.j.Abort(err)
+	l.mu.Lock()
+	l.sb.Errno = -int32(syscall.EIO)
+	l.mu.Unlock()
+	if err := l.writeSuper(); err != nil {
+		l.j.log.Error("the journal's error is not in its superblock", "err", err)
+	}
+}
+
 // writeSuper writes the journal's superblock. The caller flushes.
 func (l *log) writeSuper() error {
 	p := make([]byte, l.bs)
@@ -179,7 +191,7 @@ func (l *log) close() error {
 	if l.j.Aborted() == nil && err == nil {
 		l.sb.Start, l.sb.Sequence, l.sb.Head = 0, l.nextTid, l.head
 	} else {
-		l.sb.Errno = -5
+		l.sb.Errno = -int32(syscall.EIO)
 	}
 	l.mu.Unlock()
 	return errors.Join(err, l.writeSuper(), l.dev.Flush())

@@ -42,6 +42,7 @@ func (l *log) commitOne() bool {
 	}
 	l.want = false
 	t.locked = true
+	t.timer.Stop()
 	for t.updates > 0 {
 		l.cond.Wait()
 	}
@@ -54,7 +55,7 @@ func (l *log) commitOne() bool {
 		err = l.write(t, blocks)
 	}
 	if err != nil {
-		l.j.Abort(fmt.Errorf("commit of transaction %d: %w", t.tid, err))
+		l.abort(fmt.Errorf("commit of transaction %d: %w", t.tid, err))
 	}
 	l.finish(t, err)
 	return true
@@ -125,7 +126,8 @@ func (l *log) write(t *transaction, blocks []logged) error {
 	}
 	l.mu.Unlock()
 	if empty {
-		if err := l.writeSuper(); err != nil {
+		// The mount's needs_recovery flag is on the device before the log says that it is not empty.
+		if err := errors.Join(l.dev.Flush(), l.writeSuper()); err != nil {
 			return err
 		}
 	}

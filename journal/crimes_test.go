@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 
@@ -106,7 +107,7 @@ func stopAll(t *testing.T, task *Task, h *Handle) {
 	}
 }
 
-func crimes() []crime { return append(handleCrimes(), blockCrimes()...) }
+func crimes() []crime { return slices.Concat(handleCrimes(), limitCrimes(), blockCrimes()) }
 
 func handleCrimes() []crime {
 	return []crime{
@@ -146,6 +147,11 @@ func handleCrimes() []crime {
 			_, err := l.j.Start(task, Misc, 1)
 			return err
 		}},
+	}
+}
+
+func limitCrimes() []crime {
+	return []crime{
 		{name: "nesting without end", class: NestingLimit, opener: "openHere", commit: func(t *testing.T, l *lab) error {
 			task, h := openHere(t, l, 1)
 			defer stopAll(t, task, h)

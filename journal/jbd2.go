@@ -68,7 +68,8 @@ type transaction struct {
 	heads     []*buffer.Head
 	revokes   map[uint64]struct{}
 	callbacks []func()
-	need      uint32 // log blocks that the commit takes
+	timer     *time.Timer // asks for the commit
+	need      uint32      // log blocks that the commit takes
 	logStart  uint32
 	logLen    uint32
 	cp        map[*buffer.Head]struct{} // blocks that must be in place before the log is reused
@@ -135,6 +136,7 @@ func (l *log) load(lo LogOptions) error {
 	sb.Features.Compat &^= jbd2.CompatChecksum
 	sb.Features.Incompat = sb.Features.Incompat&^(jbd2.IncompatCsumV2|jbd2.IncompatCsumV3|jbd2.IncompatAsyncCommit) | jbd2.IncompatRevoke
 	sb.ChecksumType = 0
+	sb.Errno = 0 // the recovery has noted it in the file system
 	if lo.FS64Bit {
 		sb.Features.Incompat |= jbd2.Incompat64Bit
 	}
@@ -205,7 +207,7 @@ func (l *log) newTransaction() *transaction {
 	t := &transaction{tid: l.nextTid, revokes: map[uint64]struct{}{}, cp: map[*buffer.Head]struct{}{}, done: make(chan struct{})}
 	l.nextTid++
 	l.running = t
-	time.AfterFunc(l.interval, func() {
+	t.timer = time.AfterFunc(l.interval, func() {
 		l.mu.Lock()
 		if l.running == t {
 			l.request()

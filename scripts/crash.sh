@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Crashes recorded workloads at every write and flush, with writes lost and torn, and judges what a mount makes of the image: package check,
+# a model of what had been synced, and on a sample e2fsck. Stops at the first broken promise with the command that shows it again.
+#
+#   scripts/crash.sh [--points N (1000000)] [--seed S] [--kernel N] [--variant NAME]
+#   scripts/crash.sh --log FILE [--variant NAME] [--seed S]    only writes one run's dm-log-writes log and base image, for replay-log
+set -euo pipefail
+cd "$(dirname "$0")/.."
+bin=$(mktemp -d)
+trap 'rm -rf "$bin"' EXIT
+go build -o "$bin/crashrun" ./scripts/crashrun
+"$bin/crashrun" "$@"
