@@ -65,7 +65,7 @@ func (f *Failure) Replay() string {
 
 // campaign is a Config at work.
 type campaign struct {
-	c     Config
+	c     Config   // immutable
 	bases [][]byte // immutable; by variant
 
 	mu    sync.Mutex

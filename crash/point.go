@@ -122,7 +122,8 @@ func (s *sweeper) try(p Point) error {
 	}
 	begun, ended := r.begun[p.N], r.ended[r.marked(p.N)]
 	if !r.Variant.Journal {
-		return s.tryUnjournalled(dev, ended)
+		// The entry that follows is the mark of the fsync's end.
+		return s.tryUnjournalled(dev, r.ended[min(p.N+1, len(r.Log))])
 	}
 	if p.Mix != 0 && rng.Intn(6) == 0 {
 		if dev, err = s.again(rng, dev); err != nil {

@@ -157,6 +157,11 @@ func (f *FileSystem) writeLocked(t *journal.Task, i *inode.Inode, in *fuse.Write
 	}
 	if in.WriteFlags&fuse.WRITE_CACHE == 0 {
 		f.fs.Live.Writes.Add(1)
+		if in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0 {
+			if err := f.killPriv(t, i); err != nil {
+				return 0, err
+			}
+		}
 		return f.eng.Write(t, i, data, off)
 	}
 	f.fs.Live.Writepages.Add(1)

@@ -59,7 +59,7 @@ type FileSystem struct {
 	watch    *watchdog    // immutable, nil unless observing
 	server   atomic.Pointer[fuse.Server]
 	ended    chan struct{} // immutable; closed by Stop
-	forgets  atomic.Int64  // FORGET requests being served
+	leaving  atomic.Int64  // FORGET requests being served, inodes being evicted
 	freed    atomic.Uint64 // deleted inodes freed so far
 }
 
@@ -114,8 +114,8 @@ func (f *FileSystem) Start() error {
 		return err
 	}
 	if !f.fs.ReadOnly() {
-		if err := f.cleanOrphans(); err != nil {
-			f.log.Error("orphan list not finished", "err", err)
+		if err := errors.Join(f.cleanOrphans(), f.cleanOrphanFile()); err != nil {
+			f.log.Error("orphans not finished", "err", err)
 		}
 	}
 	return nil

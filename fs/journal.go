@@ -45,12 +45,12 @@ func Recover(dev blockdev.Device, readOnly bool, log *slog.Logger) (blockdev.Dev
 		return nil, fmt.Errorf("%w: journal recovery: %s at log block %d: committed changes may be lost; run e2fsck, or mount read-only", super.ErrRefused, r.StoppedAt, r.StoppedBlock)
 	}
 	log.Info("journal recovered", "transactions", r.Transactions, "blocks", r.Blocks, "revoked", r.Revoked, "stopped", string(r.StoppedAt))
-	return dev, clearRecover(dev, r.JournalErrno)
+	return dev, clearRecover(dev, s.SB, r.JournalErrno)
 }
 
-// clearRecover takes the needs_recovery flag off the superblock that the replay left, and notes an error that the journal had recorded
-// (ext4_clear_journal_err).
-func clearRecover(dev blockdev.Device, journalErrno int32) error {
+// clearRecover takes the needs_recovery flag off the superblock that the replay left. Errors recorded in it before, which are not
+// logged, stay (ext4_load_journal), and one that the journal had recorded is noted (ext4_clear_journal_err).
+func clearRecover(dev blockdev.Device, before ondisk.Super, journalErrno int32) error {
 	raw := make([]byte, ondisk.SuperSize)
 	if _, err := dev.ReadAt(raw, ondisk.SuperOffset); err != nil {
 		return err
@@ -60,6 +60,10 @@ func clearRecover(dev blockdev.Device, journalErrno int32) error {
 		return fmt.Errorf("superblock after recovery: %w", err)
 	}
 	sb.SetFeatureIncompat(sb.FeatureIncompat() &^ ondisk.IncompatRecover)
+	if before.ErrorCount() > sb.ErrorCount() {
+		sb.CopyErrors(before)
+	}
+	sb.SetState(sb.State() | before.State()&ondisk.StateError)
 	if journalErrno != 0 {
 		sb.SetState(sb.State() | ondisk.StateError)
 	}

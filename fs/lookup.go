@@ -75,8 +75,8 @@ func (f *FileSystem) child(d *inode.Inode, name string) (*inode.Inode, error) {
 
 // Forget gives lookups back.
 func (f *FileSystem) Forget(n, lookups uint64) {
-	f.forgets.Add(1)
-	defer f.forgets.Add(-1)
+	f.leaving.Add(1)
+	defer f.leaving.Add(-1)
 	if i := f.inodes.Peek(ino(n)); i != nil {
 		f.inodes.PutN(i, int64(lookups)+1)
 	}
@@ -120,6 +120,11 @@ func (f *FileSystem) setattr(t *journal.Task, i *inode.Inode, in *fuse.SetAttrIn
 			return err
 		}
 	}
+	if in.Valid&fuse.FATTR_KILL_SUIDGID != 0 {
+		if err := f.killPriv(t, i); err != nil {
+			return err
+		}
+	}
 	const meta = fuse.FATTR_MODE | fuse.FATTR_UID | fuse.FATTR_GID | fuse.FATTR_ATIME | fuse.FATTR_MTIME | fuse.FATTR_CTIME
 	if in.Valid&meta == 0 {
 		return f.syncIf(t, i, false)
@@ -151,6 +156,8 @@ func applyAttr(i *inode.Inode, in *fuse.SetAttrIn) {
 	r := i.Raw
 	if mode, ok := in.GetMode(); ok {
 		r.SetMode(r.Mode()&ondisk.ModeFmt | uint16(mode&07777))
+	} else if in.Valid&(fuse.FATTR_UID|fuse.FATTR_GID) != 0 {
+		r.SetMode(killed(r.Mode()))
 	}
 	if uid, ok := in.GetUID(); ok {
 		r.SetUID(uid)

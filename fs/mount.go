@@ -28,11 +28,16 @@ type MountOptions struct {
 // Serve mounts f on mnt and returns when the mount answers; Wait then ends with the unmount. Root mounts directly, others through
 // fusermount3. The error names what is missing.
 func (f *FileSystem) Serve(mnt string, o MountOptions) (*fuse.Server, error) {
+	if err := checkMountPoint(mnt); err != nil {
+		return nil, err
+	}
+	direct := os.Geteuid() == 0
+	flags, extra := kernelFlags(o.Extra, direct)
 	opts := &fuse.MountOptions{
-		AllowOther: o.AllowOther, FsName: o.Source, Name: "inlinefs", Options: append([]string{"default_permissions"}, o.Extra...),
+		AllowOther: o.AllowOther, FsName: o.Source, Name: "inlinefs", Options: append([]string{"default_permissions"}, extra...),
 		MaxWrite: 1 << 20, MaxReadAhead: 1 << 20, MaxBackground: 64, CongestionThreshold: 48, DisableSplice: true, ExplicitDataCacheControl: true, EnableAcl: !o.NoACL,
-		EnableSymlinkCaching: true, DirectMountStrict: os.Geteuid() == 0,
-		ExtraCapabilities:    fuse.CAP_DONT_MASK | fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_NO_OPENDIR_SUPPORT,
+		EnableSymlinkCaching: true, DirectMountStrict: direct, DirectMountFlags: flags,
+		ExtraCapabilities:    fuse.CAP_DONT_MASK | fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_NO_OPENDIR_SUPPORT,
 		DisabledCapabilities: fuse.CAP_PASSTHROUGH,
 		PanicHandler:         f.panicked,
 		Logger:               log.New(logWriter{f.log}, "", 0),
@@ -54,6 +59,24 @@ func (f *FileSystem) Serve(mnt string, o MountOptions) (*fuse.Server, error) {
 	return s, nil
 }
 
+// kernelFlags takes the options out of a list that mount(2) has flags for. What fusermount3 does not know of them has no meaning on a
+// FUSE mount (access times are the daemon's matter) and is left out. As for every FUSE mount, nosuid and nodev hold unless undone.
+func kernelFlags(list []string, direct bool) (flags uintptr, rest []string) {
+	flags = unix.MS_NOSUID | unix.MS_NODEV
+	set := map[string]uintptr{"noatime": unix.MS_NOATIME, "nodiratime": unix.MS_NODIRATIME, "relatime": unix.MS_RELATIME,
+		"strictatime": unix.MS_STRICTATIME, "lazytime": unix.MS_LAZYTIME, "atime": 0}
+	for _, o := range list {
+		if bit, ok := set[o]; ok {
+			flags |= bit
+			if direct || o != "noatime" {
+				continue
+			}
+		}
+		rest = append(rest, o) // go-fuse knows the flags of suid, dev, exec
+	}
+	return flags, rest
+}
+
 // agreed makes sure that the kernel offered what the mode needs: nothing degrades silently.
 func (f *FileSystem) agreed(s *fuse.Server) error {
 	k := s.KernelSettings()
@@ -64,15 +87,20 @@ func (f *FileSystem) agreed(s *fuse.Server) error {
 	return nil
 }
 
-// mountError adds what is usually missing.
-func mountError(mnt string, err error) error {
-	st, e := os.Stat(mnt)
-	switch {
-	case e != nil:
-		return fmt.Errorf("mount point %s: %w", mnt, e)
-	case !st.IsDir():
+// checkMountPoint wants a directory.
+func checkMountPoint(mnt string) error {
+	st, err := os.Stat(mnt)
+	if err != nil {
+		return fmt.Errorf("mount point %s: %w", mnt, err)
+	}
+	if !st.IsDir() {
 		return fmt.Errorf("mount point %s: not a directory", mnt)
 	}
+	return nil
+}
+
+// mountError adds what is usually missing.
+func mountError(mnt string, err error) error {
 	fd, e := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if e != nil {
 		return fmt.Errorf("mount on %s: cannot open /dev/fuse (%w): is the fuse module loaded, and in a container, was --device /dev/fuse given? (%w)", mnt, e, err)

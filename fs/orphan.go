@@ -72,6 +72,8 @@ func (f *FileSystem) evict(i *inode.Inode) {
 		f.dropOrphan(i)
 		return
 	}
+	f.leaving.Add(1)
+	defer f.leaving.Add(-1)
 	t := f.fs.Journal.NewTask("evict", 0)
 	err := f.free(t, i)
 	f.freed.Add(1)

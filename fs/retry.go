@@ -26,8 +26,8 @@ func (f *FileSystem) reclaim(freed uint64) bool {
 	if f.fs.ReadOnly() {
 		return false
 	}
-	for n := 0; n < 1000 && f.freed.Load() == freed && f.hasOrphans() && (n < 3 || f.forgets.Load() > 0); n++ {
-		time.Sleep(time.Millisecond)
+	for n := 0; n < 100 && f.freed.Load() == freed && (f.leaving.Load() > 0 || n < 5 && f.hasOrphans()); n++ {
+		time.Sleep(time.Millisecond << min(n, 5))
 	}
 	if f.fs.Journal.Journalled() && f.fs.FreeBlocks() > 0 && f.fs.Journal.Commit() == nil {
 		return true

@@ -180,20 +180,23 @@ func (l *log) start(h *Handle) error {
 			return err
 		}
 		t := l.running
-		if t == nil {
-			t = l.newTransaction()
-		}
 		switch {
-		case t.locked:
+		case t != nil && t.locked:
 			l.cond.Wait()
-		case t.n+t.granted+h.credits > l.maxTx && (t.n > 0 || t.granted > 0):
+		case t != nil && t.n+t.granted+h.credits > l.maxTx && (t.n > 0 || t.granted > 0):
 			l.request()
 			l.cond.Wait()
 		case !l.roomFor(t, h.credits):
-			l.request()
+			// No transaction begins here: one without handles would take up the log with its commit block.
+			if t != nil {
+				l.request()
+			}
 			poke(l.cpWake)
 			l.cond.Wait()
 		default:
+			if t == nil {
+				t = l.newTransaction()
+			}
 			t.updates++
 			t.granted += h.credits
 			h.tx = t
@@ -217,9 +220,15 @@ func (l *log) newTransaction() *transaction {
 	return t
 }
 
-// roomFor says whether the log has room for t with n more credits, besides what is being committed. The caller holds l.mu.
+// roomFor says whether the log has room for t (nil for a new one) with n more credits, besides what is being committed. The caller
+// holds l.mu.
 func (l *log) roomFor(t *transaction, n int) bool {
-	need := l.logBlocks(t.n+t.granted+n, len(t.revokes)+t.granted+n) + revokeSlack
+	revokes := n
+	if t != nil {
+		n += t.n + t.granted
+		revokes += len(t.revokes) + t.granted
+	}
+	need := l.logBlocks(n, revokes) + revokeSlack
 	if l.committing != nil {
 		need += l.committing.need
 	}

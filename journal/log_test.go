@@ -60,6 +60,8 @@ func wantBlocks(t *testing.T, img []byte, want map[uint64]uint64) {
 // TestSharedCommit: tasks that changed blocks in one transaction share its commit, which takes two flushes.
 func TestSharedCommit(t *testing.T) {
 	l := newLog(t)
+	l.change(t, 1, 5)
+	mustCommit(t, l) // the first one makes the log non-empty besides
 	var tids []uint32
 	for k := range uint64(4) {
 		tids = append(tids, l.change(t, 1, 10+k))

@@ -247,6 +247,12 @@ func (s Super) CsumSeed() uint32 {
 	return CRC32C(^uint32(0), s[0x68:0x78])
 }
 
+// CopyErrors takes over the record of errors, which lies between s_error_count and s_mount_opts, from another copy of the superblock.
+func (s Super) CopyErrors(from Super) {
+	copy(s[0x194:0x200], from[0x194:0x200])
+	copy(s[0x278:0x27C], from[0x278:0x27C])
+}
+
 // RecordError fills the error fields as save_error_info does; the first error ever stays. Times are Unix seconds.
 func (s Super) RecordError(sec int64, ino uint32, block uint64, fn string, line uint32, code uint8) {
 	at := []int{0x1CC}
@@ -261,12 +267,12 @@ func (s Super) RecordError(sec int64, ino uint32, block uint64, fn string, line 
 			put64(s, 0x1A0, block)
 			putStr(s[0x1A8:0x1C8], fn)
 			put32(s, 0x1C8, line)
-			s[0x276], s[0x278] = byte(sec>>32), code
+			s[0x278], s[0x27A] = byte(sec>>32), code
 		} else {
 			put32(s, 0x1D4, line)
 			put64(s, 0x1D8, block)
 			putStr(s[0x1E0:0x200], fn)
-			s[0x277], s[0x279] = byte(sec>>32), code
+			s[0x279], s[0x27B] = byte(sec>>32), code
 		}
 	}
 	put32(s, 0x194, s.ErrorCount()+1)

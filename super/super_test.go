@@ -311,11 +311,11 @@ func TestErrors(t *testing.T) {
 		if s.ErrorCount() != 2 || s.State()&ondisk.StateError == 0 {
 			t.Errorf("errors=%d: %d errors, state %d", tc.how, s.ErrorCount(), s.State())
 		}
-		if le.Uint32(s[0x19C:]) != 12 || le.Uint64(s[0x1A0:]) != 345 || !strings.HasPrefix(string(s[0x1A8:0x1C8]), "ext4_iget\x00") || s[0x278] != 11 {
-			t.Errorf("first error: inode %d, block %d, %q, code %d", le.Uint32(s[0x19C:]), le.Uint64(s[0x1A0:]), s[0x1A8:0x1C8], s[0x278])
+		if le.Uint32(s[0x19C:]) != 12 || le.Uint64(s[0x1A0:]) != 345 || !strings.HasPrefix(string(s[0x1A8:0x1C8]), "ext4_iget\x00") || s[0x27A] != 4 {
+			t.Errorf("first error: inode %d, block %d, %q, code %d", le.Uint32(s[0x19C:]), le.Uint64(s[0x1A0:]), s[0x1A8:0x1C8], s[0x27A])
 		}
-		if le.Uint32(s[0x1D0:]) != 13 || le.Uint64(s[0x1D8:]) != 678 || !strings.HasPrefix(string(s[0x1E0:0x200]), "ext4_find_extent\x00") || s[0x279] != 2 {
-			t.Errorf("last error: inode %d, block %d, %q, code %d", le.Uint32(s[0x1D0:]), le.Uint64(s[0x1D8:]), s[0x1E0:0x200], s[0x279])
+		if le.Uint32(s[0x1D0:]) != 13 || le.Uint64(s[0x1D8:]) != 678 || !strings.HasPrefix(string(s[0x1E0:0x200]), "ext4_find_extent\x00") || s[0x27B] != 2 {
+			t.Errorf("last error: inode %d, block %d, %q, code %d", le.Uint32(s[0x1D0:]), le.Uint64(s[0x1D8:]), s[0x1E0:0x200], s[0x27B])
 		}
 		if le.Uint32(s[0x198:]) == 0 || le.Uint32(s[0x1CC:]) == 0 {
 			t.Error("an error has no time")

@@ -99,9 +99,9 @@ func (f *FS) UpdateSuper(change func(ondisk.Super)) error {
 const (
 	errUnknown   = 1
 	errIO        = 2
-	errNoSpace   = 5
-	errCorrupted = 10
-	errBadCsum   = 11
+	errBadCsum   = 4
+	errCorrupted = 5
+	errNoSpace   = 6
 )
 
 func errCode(err error) uint8 {

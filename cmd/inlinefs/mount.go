@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"inlinefs/blockdev"
 	"inlinefs/fs"
@@ -196,6 +197,9 @@ func (c *mountConfig) serve(ready *readyWriter) error {
 	sdNotify("READY=1")
 	if ready != nil {
 		ready.report(nil)
+		if err := leavePipe(int(os.Stderr.Fd())); err != nil {
+			log.Warn("standard error is a pipe and stays open", "err", err)
+		}
 	}
 	stop := unmountOnSignal(log, server.Unmount)
 	server.Wait()
@@ -206,6 +210,20 @@ func (c *mountConfig) serve(ready *readyWriter) error {
 		return err
 	}
 	return nil
+}
+
+// leavePipe points a standard error that is a pipe to /dev/null: who captures what a background mount says would otherwise wait for the
+// unmount. A file, a terminal or the journal's socket goes on being written to.
+func leavePipe(fd int) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFIFO {
+		return err
+	}
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(unix.Dup3(int(null.Fd()), fd, 0), null.Close())
 }
 
 func (c *mountConfig) source() string {

@@ -1,0 +1,78 @@
+#!/bin/busybox sh
+# The first process of the guest that scripts/kernel-oracle.sh boots: mounts the seed image with the guest's own ext4, races it, and leaves
+# on the console what the host reads. Lines that begin with "oracle: " are for scripts/oracle. It never runs anywhere else.
+export PATH=/bin
+/bin/busybox --install -s /bin
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+mount -t tmpfs tmp /tmp
+
+# A line in the kernel's log has the kernel's time, as the BUG has.
+tell() { echo "<5>oracle: $*" >/dev/kmsg; }
+end() {
+	tell "end: $*"
+	sync -f /tmp
+	poweroff -f
+	sleep 60
+}
+
+[ $$ = 1 ] || exit 2
+. /oracle.conf # DURATION SEED WRITES
+dmesg -n 8
+tell "kernel $(uname -r)"
+
+# Modules need each other in an order that differs between kernels: try until a pass loads nothing more.
+loaded=1
+while [ "$loaded" -gt 0 ]; do
+	loaded=0
+	for m in /modules/*.ko; do
+		[ -e "$m" ] || continue
+		insmod "$m" 2>/dev/null && rm "$m" && loaded=$((loaded + 1))
+	done
+done
+grep -qw ext4 /proc/filesystems || end "no ext4 in this kernel"
+i=0
+while [ ! -b /dev/vda ]; do
+	i=$((i + 1))
+	[ "$i" -le 20 ] || end "no virtio disk in this kernel"
+	sleep 1
+done
+mount -t ext4 /dev/vda /mnt || end "the seed image does not mount"
+
+tell "race begins"
+/inlinefs stress --mountpoint /mnt --i-know-it-crashes --seed "$SEED" --duration "${DURATION}s" --writes "$WRITES" >/tmp/stress.log 2>&1 &
+pid=$!
+i=0
+fell=0
+while [ "$i" -lt "$((DURATION + 60))" ]; do
+	i=$((i + 1))
+	if dmesg | grep -Eq 'kernel BUG at|BUG: |Oops'; then
+		fell=1
+		break
+	fi
+	kill -0 "$pid" 2>/dev/null || break
+	sleep 1
+done
+if [ "$fell" = 1 ]; then
+	# Who waits for what the dead task held: in state D two seconds after the fall, and what it waits in.
+	sleep 2
+	for d in /proc/[0-9]*; do
+		state=$(sed -n 's/^State:[[:space:]]*\(.\).*/\1/p' "$d/status" 2>/dev/null)
+		[ "$state" = D ] || continue
+		tell "hangs: $(cat "$d/comm") pid ${d#/proc/} in $(sed 's/+.*//; s/.* //' "$d/stack" | tr '\n' ' ')"
+	done
+	# The leader gives its workers half a minute before it speaks.
+	i=0
+	while kill -0 "$pid" 2>/dev/null && [ "$i" -lt 70 ]; do
+		i=$((i + 1))
+		sleep 1
+	done
+fi
+code=still-running
+if ! kill -0 "$pid" 2>/dev/null; then
+	wait "$pid"
+	code=$?
+fi
+while read -r line; do tell "stress: $line"; done </tmp/stress.log
+end "stress exit code $code, fell=$fell"
