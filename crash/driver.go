@@ -32,7 +32,11 @@ func mount(dev blockdev.Device, v Variant, readOnly bool) (*session, error) {
 	if v.Observe {
 		o.Mmap, o.Strategy = fs.MmapObserve, "mkwrite"
 	}
-	s, err := super.Open(dev, super.Options{Log: quiet, ReadOnly: readOnly, Strategy: o.Strategy, CacheSize: 16 << 20})
+	cache := int64(v.CacheKiB) << 10
+	if cache == 0 {
+		cache = 16 << 20
+	}
+	s, err := super.Open(dev, super.Options{Log: quiet, ReadOnly: readOnly, Strategy: o.Strategy, CacheSize: cache})
 	if err != nil {
 		return nil, fmt.Errorf("mount: %w", err)
 	}

@@ -16,6 +16,10 @@ type Variant struct {
 	Journal   bool
 	// Observe mounts with mmap=observe and the strategy that converts in the page fault, so that conversions fail and are taken back.
 	Observe bool
+	// Storm has every file changed in each of many transactions, so that the log fills up.
+	Storm bool
+	// CacheKiB is the size of the metadata cache; 0 is enough for everything. A small one is written back all the time.
+	CacheKiB int
 }
 
 // Variants lists the kinds of image with a journal, which has the least size that mke2fs makes, 1024 blocks, so that it wraps around.
@@ -24,9 +28,11 @@ func Variants() []Variant {
 		{Name: "1k-csum-64bit", BlockSize: 1024, SizeKiB: 4096, Features: "metadata_csum,64bit", Journal: true, Observe: true},
 		{Name: "4k-csum-64bit", BlockSize: 4096, SizeKiB: 6144, Features: "metadata_csum,64bit", Journal: true},
 		{Name: "1k-plain", BlockSize: 1024, SizeKiB: 4096, Features: "^metadata_csum,^64bit", Journal: true},
-		{Name: "4k-plain", BlockSize: 4096, SizeKiB: 6144, Features: "^metadata_csum,^64bit", Journal: true, Observe: true},
-		{Name: "1k-csum-32bit", BlockSize: 1024, SizeKiB: 4096, Features: "metadata_csum,^64bit", Journal: true},
+		{Name: "4k-plain", BlockSize: 4096, SizeKiB: 6144, Features: "^metadata_csum,^64bit", Journal: true, Observe: true, CacheKiB: 128},
+		{Name: "1k-csum-32bit", BlockSize: 1024, SizeKiB: 4096, Features: "metadata_csum,^64bit", Journal: true, Storm: true},
 		{Name: "4k-gdtcsum-64bit", BlockSize: 4096, SizeKiB: 6144, Features: "^metadata_csum,uninit_bg,64bit", Journal: true},
+		{Name: "1k-csum-busy", BlockSize: 1024, SizeKiB: 4096, Features: "metadata_csum,64bit", Journal: true, CacheKiB: 32},
+		{Name: "4k-storm", BlockSize: 4096, SizeKiB: 8192, Features: "metadata_csum,64bit", Journal: true, Storm: true},
 	}
 }
 
@@ -62,7 +68,7 @@ func (v Variant) Make(dir string) ([]byte, error) {
 	}
 	journal := "has_journal"
 	size := v.SizeKiB
-	args := []string{"-q", "-F", "-b", fmt.Sprint(v.BlockSize), "-I", "256", "-N", "128", "-m", "0", "-U", fixedID,
+	args := []string{"-q", "-F", "-b", fmt.Sprint(v.BlockSize), "-I", "256", "-N", "192", "-m", "0", "-U", fixedID,
 		"-E", "lazy_itable_init=0,nodiscard,hash_seed=" + fixedID}
 	if v.Journal {
 		size += 1024 * v.BlockSize / 1024

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand"
+	"runtime"
 	"strings"
 	"syscall"
 
@@ -88,12 +89,40 @@ func (w *worker) run(ops int) (err error) {
 func (w *worker) op(what string, fn func() error) error {
 	w.m.begin(what)
 	w.rec.Mark(fmt.Sprintf("begin %d %s", w.m.op, what))
-	if err := fn(); err != nil {
+	if err := w.committing(fn); err != nil {
 		return err
 	}
 	w.m.end()
 	w.rec.Mark(fmt.Sprintf("end %d", w.m.op))
 	return nil
+}
+
+// committing runs fn, at times while transactions are committed as fast as can be: an operation of several handles then is cut between
+// them. What the model promises does not depend on it.
+func (w *worker) committing(fn func() error) error {
+	if w.rng.Intn(5) > 0 || !w.v.Journal {
+		return fn()
+	}
+	s, quit, done := w.s, make(chan struct{}), make(chan error)
+	go func() {
+		for {
+			select {
+			case <-quit:
+				done <- nil
+				return
+			default:
+				if err := s.super.Journal.Commit(); err != nil {
+					<-quit
+					done <- fmt.Errorf("commit: %w", err)
+					return
+				}
+			}
+			runtime.Gosched()
+		}
+	}()
+	err := fn()
+	close(quit)
+	return errors.Join(err, <-done)
 }
 
 // choices are the operations with their weights.
@@ -105,6 +134,7 @@ var choices = []struct {
 	{6, (*worker).fallocate}, {7, (*worker).rename}, {7, (*worker).unlink}, {4, (*worker).mkdir}, {2, (*worker).rmdir},
 	{3, (*worker).link}, {3, (*worker).symlink}, {5, (*worker).setxattr}, {2, (*worker).removexattr}, {18, (*worker).fsync},
 	{4, (*worker).fsyncDir}, {2, (*worker).forget}, {1, (*worker).remount}, {3, (*worker).mapped}, {1, (*worker).full}, {2, (*worker).openWrite},
+	{1, (*worker).storm},
 }
 
 func (w *worker) step() error {
@@ -177,7 +207,7 @@ func (w *worker) length() int {
 }
 
 func (w *worker) create() error {
-	if len(w.m.names) > 50 {
+	if limit := 50; len(w.m.names) > limit && !w.v.Storm || len(w.m.names) > 3*limit {
 		return w.unlink()
 	}
 	d, n := w.dir(), w.name()

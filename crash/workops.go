@@ -150,6 +150,9 @@ func (w *worker) link() error {
 func (w *worker) symlink() error {
 	d, n := w.dir(), w.name()
 	target := strings.Repeat("t", 1+w.rng.Intn(120))
+	if len(target) > 60 && w.rng.Intn(2) == 0 {
+		target = "\xc0\x3b\x39\x98" + target // a block that looks like one of the log's own
+	}
 	return w.op("symlink "+w.join(d, n), func() error {
 		node, st := w.s.symlink(w.m.names[d].node, n, target)
 		if noSpace(st) {
@@ -180,6 +183,10 @@ func (w *worker) setxattr() error {
 	if w.rng.Intn(6) == 0 {
 		value = string(w.bytes(200 + w.rng.Intn(300)))
 	}
+	return w.attribute(p, f, name, value)
+}
+
+func (w *worker) attribute(p string, f *file, name, value string) error {
 	return w.op(fmt.Sprintf("setxattr %s %s %d bytes", p, name, len(value)), func() error {
 		st := w.s.setxattr(f.node, name, value)
 		if noSpace(st) {
@@ -287,7 +294,7 @@ func (s *session) stop() error {
 
 // remount unmounts and mounts again: the log is emptied, the sequence goes on.
 func (w *worker) remount() error {
-	if w.m.op < 100 {
+	if w.m.op < 100 || w.v.Storm && w.rng.Intn(3) > 0 {
 		return nil
 	}
 	return w.op("remount", func() (err error) {
@@ -412,4 +419,29 @@ func (w *worker) full() error {
 	f := w.filler
 	w.filler = nil
 	return w.op("give the space back", func() error { return w.resize(f, 0) })
+}
+
+// storm changes every file in each of several transactions: what the next one has changed again cannot be checkpointed, and the log
+// fills up.
+func (w *worker) storm() error {
+	if !w.v.Storm {
+		return nil
+	}
+	for len(w.m.names) < 120 {
+		if err := w.create(); err != nil {
+			return err
+		}
+	}
+	for range 3 + w.rng.Intn(8) {
+		for _, p := range w.m.paths(regular) {
+			f, value := w.m.names[p], string(w.bytes(w.v.BlockSize*3/4))
+			if err := w.attribute(p, f, "user.storm", value); err != nil {
+				return err
+			}
+		}
+		if err := w.fsync(); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -34,15 +34,19 @@ func Recover(dev blockdev.Device, readOnly bool, log *slog.Logger) (blockdev.Dev
 	if readOnly || dev.ReadOnly() {
 		dev = blockdev.NewOverlay(dev)
 	}
-	r, err := recovery.Recover(logDevice{dev, s.BlockSize, blocks}, newTarget(dev, s, blocks), recovery.Options{
-		BlockSize: s.BlockSize, LogBlocks: uint32(len(blocks)), FSBlocks: s.Blocks})
+	lg := logDevice{dev, s.BlockSize, blocks}
+	o := recovery.Options{BlockSize: s.BlockSize, LogBlocks: uint32(len(blocks)), FSBlocks: s.Blocks}
+	// The log is judged before anything is written: a refused mount leaves it as it is, to be refused again. What Scan has against the
+	// log Recover says once more.
+	if r, err := recovery.Scan(lg, o); err == nil && r.StoppedAt == recovery.StopCommit && !readOnly {
+		return nil, fmt.Errorf("%w: journal recovery: %s at log block %d: committed changes may be lost; run e2fsck, or mount read-only", super.ErrRefused, r.StoppedAt, r.StoppedBlock)
+	}
+	r, err := recovery.Recover(lg, newTarget(dev, s, blocks), o)
 	switch {
 	case errors.Is(err, recovery.ErrFastCommit):
-		return nil, fmt.Errorf("%w: the journal holds fast commits, which are not replayed here; run e2fsck -fy, or mount it once with the kernel", super.ErrRefused)
+		return nil, fmt.Errorf("%w: the journal holds fast commits, which are not replayed here; mount it once with the kernel, which replays them (e2fsck may lose files that were fsynced)", super.ErrRefused)
 	case err != nil:
 		return nil, fmt.Errorf("%w: journal recovery: %w; run e2fsck, or mount with -o ro,norecovery to read what is there", super.ErrRefused, err)
-	case r.StoppedAt == recovery.StopCommit && !readOnly:
-		return nil, fmt.Errorf("%w: journal recovery: %s at log block %d: committed changes may be lost; run e2fsck, or mount read-only", super.ErrRefused, r.StoppedAt, r.StoppedBlock)
 	}
 	log.Info("journal recovered", "transactions", r.Transactions, "blocks", r.Blocks, "revoked", r.Revoked, "stopped", string(r.StoppedAt))
 	return dev, clearRecover(dev, s.SB, r.JournalErrno)

@@ -176,8 +176,13 @@ func (f *FS) checkFeatures() error {
 	if s.JournalDev() != 0 && s.Compat(ondisk.CompatHasJournal) && s.JournalInum() == 0 {
 		return refuse("the journal is on an external device (0x%x), which is not supported", s.JournalDev())
 	}
-	if s.Incompat(ondisk.IncompatRecover) && !f.Opts.NoRecovery && !f.Opts.Lenient {
-		return refuse("the journal needs recovery")
+	if s.Incompat(ondisk.IncompatRecover) && !f.Opts.Lenient {
+		switch {
+		case !f.Opts.NoRecovery:
+			return refuse("the journal needs recovery")
+		case !f.readOnly.Load():
+			return refuse("the journal needs recovery: norecovery works with ro only")
+		}
 	}
 	if f.readOnly.Load() {
 		return nil

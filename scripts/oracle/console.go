@@ -33,14 +33,13 @@ type fall struct {
 type call struct {
 	name   string
 	offset string // "+0xae/0xb0"
-	module string
 }
 
 var (
 	stampRE = regexp.MustCompile(`^\[ *(\d+\.\d+)\](?:\[[^\]]*\])? (.*)$`)
 	fallRE  = regexp.MustCompile(`^(kernel BUG at .*|BUG: .*|Oops.*|general protection fault.*)$`)
 	whoRE   = regexp.MustCompile(`^CPU: \d+ (?:UID: \d+ )?(PID: \d+ Comm: \S+)`)
-	callRE  = regexp.MustCompile(`^(\w[\w.]*)(\+0x[0-9a-f]+/0x[0-9a-f]+)(?: \[(\w+)(?: [0-9a-f]+)?\])?$`)
+	callRE  = regexp.MustCompile(`^(\w[\w.]*)(\+0x[0-9a-f]+/0x[0-9a-f]+)(?: \[\w+(?: [0-9a-f]+)?\])?$`)
 	ripRE   = regexp.MustCompile(`^RIP: [0-9a-f]{4}:(.*)$`)
 	blockRE = regexp.MustCompile(`^INFO: task .* blocked for more than`)
 )
@@ -48,12 +47,11 @@ var (
 // maxKept bounds what is kept of lines that repeat.
 const maxKept = 8
 
-// parseConsole reads a console. Lines that it does not know are left out; a console without the kernel's clock is an error.
+// parseConsole reads a console. Lines that it does not know are left out.
 func parseConsole(r io.Reader) (*guest, error) {
-	p := parser{g: &guest{began: -1}}
+	p := reading{g: &guest{began: -1}}
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, 1<<20)
-	stamped := 0
 	for lines.Scan() {
 		line := strings.TrimRight(lines.Text(), "\r ")
 		if rest, ok := strings.CutPrefix(line, "oracle: "); ok {
@@ -64,7 +62,6 @@ func parseConsole(r io.Reader) (*guest, error) {
 		if m == nil {
 			continue
 		}
-		stamped++
 		at, err := strconv.ParseFloat(m[1], 64)
 		if err != nil {
 			return nil, fmt.Errorf("time %q: %w", m[1], err)
@@ -72,21 +69,18 @@ func parseConsole(r io.Reader) (*guest, error) {
 		p.line(at, strings.TrimSpace(m[2]))
 	}
 	if err := lines.Err(); err != nil {
-		return nil, fmt.Errorf("line %d: %w", stamped+1, err)
-	}
-	if stamped == 0 {
-		return nil, fmt.Errorf("no line has the kernel's time: the guest did not boot")
+		return nil, fmt.Errorf("read: %w", err)
 	}
 	return p.g, nil
 }
 
-// parser goes through a console line by line.
-type parser struct {
+// reading goes through a console line by line.
+type reading struct {
 	g     *guest
 	trace bool // between "Call Trace:" and its end
 }
 
-func (p *parser) line(at float64, s string) {
+func (p *reading) line(at float64, s string) {
 	if rest, ok := strings.CutPrefix(s, "oracle: "); ok {
 		p.told(at, rest)
 		return
@@ -129,7 +123,7 @@ func (p *parser) line(at float64, s string) {
 }
 
 // open is the fall that the console is in the middle of; nil: none.
-func (p *parser) open() *fall {
+func (p *reading) open() *fall {
 	if n := len(p.g.falls); n > 0 && !p.g.falls[n-1].ended {
 		return &p.g.falls[n-1]
 	}
@@ -137,7 +131,7 @@ func (p *parser) open() *fall {
 }
 
 // told takes a line of the guest's init.
-func (p *parser) told(at float64, s string) {
+func (p *reading) told(at float64, s string) {
 	word, rest, _ := strings.Cut(s, " ")
 	switch word {
 	case "kernel":
@@ -156,7 +150,7 @@ func (p *parser) told(at float64, s string) {
 // add appends a frame; a guessed one ("? name") and what is no frame are left out.
 func (f *fall) add(s string) {
 	if m := callRE.FindStringSubmatch(s); m != nil {
-		f.chain = append(f.chain, call{name: m[1], offset: m[2], module: m[3]})
+		f.chain = append(f.chain, call{name: m[1], offset: m[2]})
 	}
 }
 

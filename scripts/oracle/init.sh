@@ -1,6 +1,8 @@
 #!/bin/busybox sh
+# shellcheck shell=dash
 # The first process of the guest that scripts/kernel-oracle.sh boots: mounts the seed image with the guest's own ext4, races it, and leaves
 # on the console what the host reads. Lines that begin with "oracle: " are for scripts/oracle. It never runs anywhere else.
+[ $$ = 1 ] || exit 2
 export PATH=/bin
 /bin/busybox --install -s /bin
 mount -t proc proc /proc
@@ -8,21 +10,30 @@ mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
 mount -t tmpfs tmp /tmp
 
-# A line in the kernel's log has the kernel's time, as the BUG has.
+# tell writes to the kernel's log: there a line has the kernel's time, as the BUG has.
 tell() { echo "<5>oracle: $*" >/dev/kmsg; }
+# end does not sync: with a dead task inside ext4 that may take forever.
 end() {
 	tell "end: $*"
-	sync -f /tmp
-	poweroff -f
+	poweroff -n -f
 	sleep 60
 }
 
-[ $$ = 1 ] || exit 2
+# waiting tells which threads sleep in the kernel without end, and in which functions.
+waiting() {
+	for d in /proc/[0-9]*/task/[0-9]*; do
+		state=$(sed -n 's/^State:[[:space:]]*\(.\).*/\1/p' "$d/status" 2>/dev/null)
+		[ "$state" = D ] || continue
+		tell "hangs: $(cat "$d/comm") pid ${d##*/} in $(sed 's/+.*//; s/.* //' "$d/stack" | head -n 6 | tr '\n' ' ')"
+	done
+}
+
+# shellcheck source=/dev/null
 . /oracle.conf # DURATION SEED WRITES
 dmesg -n 8
 tell "kernel $(uname -r)"
 
-# Modules need each other in an order that differs between kernels: try until a pass loads nothing more.
+# The modules come in an order that suits most kernels. Try again until a pass loads nothing more.
 loaded=1
 while [ "$loaded" -gt 0 ]; do
 	loaded=0
@@ -47,32 +58,26 @@ i=0
 fell=0
 while [ "$i" -lt "$((DURATION + 60))" ]; do
 	i=$((i + 1))
-	if dmesg | grep -Eq 'kernel BUG at|BUG: |Oops'; then
+	if dmesg | grep -Eq '(kernel BUG at|BUG:|Oops:) '; then
 		fell=1
 		break
 	fi
 	kill -0 "$pid" 2>/dev/null || break
 	sleep 1
 done
+code="still running"
 if [ "$fell" = 1 ]; then
-	# Who waits for what the dead task held: in state D two seconds after the fall, and what it waits in.
-	sleep 2
-	for d in /proc/[0-9]*; do
-		state=$(sed -n 's/^State:[[:space:]]*\(.\).*/\1/p' "$d/status" 2>/dev/null)
-		[ "$state" = D ] || continue
-		tell "hangs: $(cat "$d/comm") pid ${d#/proc/} in $(sed 's/+.*//; s/.* //' "$d/stack" | tr '\n' ' ')"
+	# The other tasks race on, and write-back comes by. Then one more writer of the same file shows what the dead task still holds.
+	sleep 8
+	for f in /mnt/stress*/r*; do
+		(echo more >>"$f") &
 	done
-	# The leader gives its workers half a minute before it speaks.
-	i=0
-	while kill -0 "$pid" 2>/dev/null && [ "$i" -lt 70 ]; do
-		i=$((i + 1))
-		sleep 1
-	done
+	sleep 1
+	waiting
 fi
-code=still-running
 if ! kill -0 "$pid" 2>/dev/null; then
 	wait "$pid"
 	code=$?
 fi
 while read -r line; do tell "stress: $line"; done </tmp/stress.log
-end "stress exit code $code, fell=$fell"
+end "stress: $code, fell: $fell"

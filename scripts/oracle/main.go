@@ -1,4 +1,4 @@
-// Oracle compares what the real kernel and inlinefs do when write(2) races page faults on the seed image. It reads the serial console of
+// Command oracle compares what the real kernel and inlinefs do when write(2) races page faults on the seed image. It reads the serial console of
 // the guest that scripts/kernel-oracle.sh boots and the result of `inlinefs stress --json`, and prints both side by side.
 //
 // Usage: oracle CONSOLE RESULT
@@ -81,6 +81,11 @@ type result struct {
 			Class   string   `json:"class"`
 			Mirror  string   `json:"mirror"`
 			Breaker []string `json:"breaker"`
+			Task    uint64   `json:"task"`
+			Events  []struct {
+				Task   uint64 `json:"task"`
+				Kernel string `json:"kernel"`
+			} `json:"events"`
 		} `json:"detail"`
 	} `json:"first_violation"`
 }
@@ -94,6 +99,20 @@ func parseResult(text []byte) (*result, error) {
 		return nil, fmt.Errorf("schema %d, want 1", r.Schema)
 	}
 	return &r, nil
+}
+
+// steps are the kernel functions that the timeline names for the task that broke the rule, in their order, when the first violation is of
+// the class.
+func (r *result) steps(class string) (out []string) {
+	if r.breaker(class) == nil {
+		return nil
+	}
+	for _, e := range r.First.Detail.Events {
+		if e.Task == r.First.Detail.Task && e.Kernel != "" {
+			out = append(out, e.Kernel)
+		}
+	}
+	return out
 }
 
 // breaker is the stack that broke the rule, innermost first, when the first violation is of the class.

@@ -86,6 +86,9 @@ func compare(g *guest, r *result) (text string, same bool) {
 			fmt.Fprintf(&b, "  %s\n", s)
 		}
 	}
+	if r.First != nil {
+		fmt.Fprintf(&b, "\ninlinefs, the first violation:\n%s\n", strings.TrimRight(r.First.Timeline, "\n"))
+	}
 	b.WriteString("\n")
 	why := differences(f, r)
 	if len(why) == 0 {
@@ -113,6 +116,10 @@ func differences(f *fall, r *result) (why []string) {
 	}
 	if m := missingOf(ourChain(), bare(r.breaker(classNilHandle))); len(m) > 0 {
 		why = append(why, "the chain of inlinefs lacks "+strings.Join(m, ", "))
+	}
+	// What the timeline names last is where the kernel stops.
+	if steps := r.steps(classNilHandle); len(steps) == 0 || steps[len(steps)-1] != chain[0].kernel {
+		why = append(why, fmt.Sprintf("the timeline of inlinefs ends in %q, want %s", steps, chain[0].kernel))
 	}
 	return why
 }
