@@ -190,7 +190,7 @@ func (r *Run) matchFile(e *found, f *file, k, begun, ended int) error {
 	case e.target != f.target:
 		return fmt.Errorf("target %q, want %q", e.target, f.target)
 	case !maps.Equal(e.xattr, v.xattr):
-		return fmt.Errorf("attributes %q, want %q", e.xattr, v.xattr)
+		return fmt.Errorf("%s", attrsDiffer(e.xattr, v.xattr))
 	case f.kind != regular:
 		return nil
 	}
@@ -210,6 +210,18 @@ func (r *Run) matchFile(e *found, f *file, k, begun, ended int) error {
 		return nil
 	}
 	return matchBytes(e.data, f, max(synced, 0), k, begun)
+}
+
+// attrsDiffer describes how attributes differ, briefly.
+func attrsDiffer(got, want map[string]string) string {
+	for n, v := range want {
+		if g, ok := got[n]; !ok {
+			return "attribute " + n + " is missing"
+		} else if g != v {
+			return fmt.Sprintf("attribute %s has %d bytes, want other %d", n, len(g), len(v))
+		}
+	}
+	return fmt.Sprintf("%d attributes, want %d", len(got), len(want))
 }
 
 // matchBytes holds the bytes of a file in blocks against all versions since its last fsync.

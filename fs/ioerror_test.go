@@ -72,6 +72,9 @@ func ioCases() []ioCase {
 		ioCase{"the log's superblock", region(func(l *logImage, _ ondisk.Super) (uint64, uint64) { return l.blocks[0], l.blocks[0] }), ondisk.ErrorsRO},
 		ioCase{"the superblock", region(func(*logImage, ondisk.Super) (uint64, uint64) { return 0, 0 }), ondisk.ErrorsContinue},
 		ioCase{"all metadata in place", region(func(_ *logImage, _ ondisk.Super) (uint64, uint64) { return 1, 80 }), ondisk.ErrorsContinue},
+		ioCase{"file data", region(func(l *logImage, sb ondisk.Super) (uint64, uint64) {
+			return l.blocks[len(l.blocks)-1] + 1, sb.BlocksCount() - 1
+		}), ondisk.ErrorsContinue},
 		ioCase{"no space below", anyRule(blockdev.Rule{Op: blockdev.OpWrite, Nth: 30, From: true, Err: syscall.ENOSPC}), ondisk.ErrorsContinue},
 	)
 }

@@ -152,11 +152,17 @@ func (f *FS) Error(ino uint32, block uint64, fn string, err error) {
 	}
 }
 
+// remountRO refuses changes from here on. A journal is aborted (ext4_handle_error): what stands half done in the running transaction, under
+// handles whose next step fails now, must not be committed.
 func (f *FS) remountRO(err error) {
-	if !f.readOnly.Swap(true) {
-		f.Log.Error("remounting file system read-only", "because", err)
-		f.Journal.SetReadOnly()
+	if f.readOnly.Swap(true) {
+		return
 	}
+	f.Log.Error("remounting file system read-only", "because", err)
+	if f.Journal.Journalled() {
+		f.Journal.Abort(err)
+	}
+	f.Journal.SetReadOnly()
 }
 
 // Corrupted reports err when it is about corruption or I/O and returns it, so that it can stand in a return statement.
@@ -190,7 +196,13 @@ func (f *FS) flushErrors() error {
 	if !d {
 		return nil
 	}
-	return f.CommitSuper()
+	err := f.CommitSuper()
+	if err != nil {
+		f.sbMu.Lock()
+		f.dirty = true // for the next error, or the unmount
+		f.sbMu.Unlock()
+	}
+	return err
 }
 
 // GroupError marks group n's bitmap as corrupt, once: nothing is allocated there any more (ext4_mark_group_bitmap_corrupted). The
