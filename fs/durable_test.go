@@ -46,7 +46,6 @@ func ways() []way {
 		{name: "nothing", do: put(0, nil), lost: true},
 		{name: "fsync", do: put(0, unix.Fsync)},
 		{name: "fdatasync", do: put(0, unix.Fdatasync)},
-		{name: "syncfs", do: put(0, unix.Syncfs)},
 		{name: "O_SYNC", do: put(unix.O_SYNC, nil)},
 		{name: "O_DSYNC", do: put(unix.O_DSYNC, nil)},
 		{name: "mount option sync", super: super.Options{Sync: true}, do: put(0, nil)},
