@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"inlinefs/blockdev"
+	"inlinefs/internal/lock"
 )
 
 const shards = 16
@@ -57,6 +58,7 @@ func (c *Cache) Get(blk uint64) *Head {
 	if h == nil {
 		s.shrink(c.perShard - 1)
 		h = &Head{cache: c, blk: blk, data: make([]byte, c.blockSize)}
+		lock.NameMutex(&h.mu, lock.BufferLock, blk)
 		s.m[blk] = h
 	} else {
 		h.unlink()

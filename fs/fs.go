@@ -80,6 +80,8 @@ func New(s *super.FS, o Options) (*FileSystem, error) {
 	}
 	f := &FileSystem{RawFileSystem: fuse.NewDefaultRawFileSystem(), fs: s, opts: o, log: o.Log, inodes: inode.NewCache(s), ended: make(chan struct{})}
 	f.eng = &inline.Engine{FS: s, Strategy: st, Window: o.Window, Budget: mm.NewBudget(s.Opts.CacheSize / 4)}
+	lock.NameMutex(&f.renameMu, lock.Rename, 0)
+	lock.NameMutex(&f.orphanMu, lock.Orphans, 0)
 	f.inodes.Observe = o.Mmap == MmapObserve
 	f.inodes.Evict = f.evict
 	f.stateless = o.Mmap != MmapObserve

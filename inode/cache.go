@@ -94,7 +94,7 @@ func (c *Cache) hold(ino uint32) *Inode {
 	for {
 		i := s.m[ino]
 		if i == nil {
-			i = &Inode{Ino: ino, FS: c.fs, cache: c}
+			i = newInode(c, ino)
 			if c.Observe {
 				i.Ring = &event.Ring{}
 			}

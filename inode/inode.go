@@ -36,7 +36,7 @@ type Inode struct {
 	Raw ondisk.Inode
 
 	// MayInline is EXT4_STATE_MAY_INLINE_DATA; atomic, because the race of this project is about reading it without a lock.
-	MayInline atomic.Bool
+	MayInline lock.Bool
 	// Gen counts changes between inline and block mode; atomic.
 	Gen atomic.Uint64
 	// SyncTid is the transaction that fsync waits for; atomic.
@@ -63,6 +63,19 @@ type Inode struct {
 	loadMu lock.Mutex
 	loaded bool  // guarded by loadMu
 	bad    error // guarded by loadMu
+}
+
+// newInode returns an inode that is not loaded yet, its locks named.
+func newInode(c *Cache, ino uint32) *Inode {
+	i := &Inode{Ino: ino, FS: c.fs, cache: c}
+	n := uint64(ino)
+	lock.NameRW(&i.Rw, lock.Rwsem, n)
+	lock.NameRW(&i.XattrSem, lock.XattrSem, n)
+	lock.NameRW(&i.DataSem, lock.DataSem, n)
+	lock.NameMutex(&i.Mu, lock.RawLock, n)
+	lock.NameMutex(&i.loadMu, lock.InodeLoad, n)
+	lock.NameBool(&i.MayInline, "MAY_INLINE_DATA", n)
+	return i
 }
 
 // Seed is the checksum seed of the inode's directory and extent blocks.

@@ -6,6 +6,7 @@ import (
 
 	"inlinefs/buffer"
 	"inlinefs/internal/fserr"
+	"inlinefs/internal/lock"
 )
 
 // Type says what a handle is for, as EXT4_HT_* does.
@@ -101,6 +102,7 @@ func (j *Journal) Start(t *Task, typ Type, credits int) (*Handle, error) {
 		return nil, err
 	}
 	t.current = h
+	lock.Enter(lock.Trans, 0)
 	j.open.Add(1)
 	return h, nil
 }
@@ -130,6 +132,7 @@ func (h *Handle) Stop() error {
 	}
 	h.stopped = true
 	h.task.current = nil
+	lock.Leave(lock.Trans, 0)
 	h.j.open.Add(-1)
 	err := h.j.be.stop(h)
 	for i := range h.bufs {

@@ -204,6 +204,7 @@ func (f *FS) loadGroups() error {
 				return fmt.Errorf("%w: %w", ErrRefused, err)
 			}
 			f.groups[n] = &Group{No: n, Desc: d, LargestFree: ^uint32(0)}
+			lock.NameMutex(&f.groups[n].Mu, lock.GroupLock, uint64(n))
 			free += int64(d.FreeBlocks())
 			inodes += int64(d.FreeInodes())
 		}

@@ -138,6 +138,7 @@ func Open(dev blockdev.Device, o Options) (*FS, error) {
 	if o.CacheSize == 0 {
 		f.Opts.CacheSize = 64 << 20
 	}
+	lock.NameMutex(&f.sbMu, lock.SuperLock, 0)
 	f.readOnly.Store(o.ReadOnly || dev.ReadOnly())
 	if err := f.checkFeatures(); err != nil {
 		return nil, err

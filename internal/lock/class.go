@@ -1,0 +1,32 @@
+package lock
+
+// Class is a kind of lock: all locks of a class stand at one place of the lock order.
+type Class struct {
+	// Name is the kernel's name.
+	Name string
+	// Rank is the place in the order, taken from low to high.
+	Rank int
+	// Nests says that two locks of the class may be held at once: parent before child, or by instance number.
+	Nests bool
+	// Leaf says that critical sections of the class commute as far as anybody can tell (caches, counters): the explorer gives them no
+	// switch point and no dependence.
+	Leaf bool
+}
+
+// The classes, in the order of fs/doc.go (kernel: mm/filemap.c, fs/ext4/super.c).
+var (
+	Rename     = &Class{Name: "s_vfs_rename_mutex", Rank: 10}
+	Rwsem      = &Class{Name: "i_rwsem", Rank: 20, Nests: true}
+	MmapLock   = &Class{Name: "mmap_lock", Rank: 30}
+	Invalidate = &Class{Name: "invalidate_lock", Rank: 40}
+	Trans      = &Class{Name: "transaction start", Rank: 50}
+	Orphans    = &Class{Name: "s_orphan_lock", Rank: 60}
+	Folio      = &Class{Name: "folio lock", Rank: 70}
+	XattrSem   = &Class{Name: "xattr_sem", Rank: 80, Nests: true}
+	DataSem    = &Class{Name: "i_data_sem", Rank: 90, Nests: true}
+	GroupLock  = &Class{Name: "ext4_lock_group", Rank: 100}
+	RawLock    = &Class{Name: "i_raw_lock", Rank: 110}
+	SuperLock  = &Class{Name: "s_error_lock", Rank: 120, Leaf: true}
+	BufferLock = &Class{Name: "buffer lock", Rank: 130}
+	InodeLoad  = &Class{Name: "I_NEW", Rank: 95, Leaf: true}
+)
