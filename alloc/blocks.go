@@ -41,6 +41,9 @@ func NewBlocks(h *journal.Handle, i *inode.Inode, goal uint64, want uint32) (uin
 	if free < 1 {
 		return 0, 0, fmt.Errorf("%d blocks for %s: %w", want, i.Name(), fserr.NoSpace)
 	}
+	if err := f.Inject("alloc", uint64(i.Ino)); err != nil {
+		return 0, 0, err
+	}
 	want = min(want, uint32(min(free, int64(f.BlocksPerGroup))), ondisk.ExtentInitMax)
 	if goal <= f.FirstData || goal >= f.Blocks {
 		goal = Goal(i)

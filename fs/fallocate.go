@@ -21,8 +21,10 @@ func (f *FileSystem) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Sta
 	if err == nil {
 		defer f.put(i)
 		err = f.again(func() error {
-			i.Rw.Lock()
-			defer i.Rw.Unlock()
+			i.LockRw(t)
+			defer i.UnlockRw(t)
+			i.LockInvalidate(t)
+			defer i.UnlockInvalidate(t)
 			return f.fallocate(t, i, in.Mode, in.Offset, in.Length)
 		})
 	}

@@ -75,11 +75,19 @@ func (f *FileSystem) read(t *journal.Task, in *fuse.ReadIn, buf []byte, fault bo
 		return 0, err
 	}
 	defer f.put(i)
-	if fault {
-		if err := f.eng.Fault(t, i); err != nil {
-			return 0, err
-		}
+	if !fault {
+		return f.readFile(i, in, buf, false)
 	}
+	n := 0
+	err = f.eng.Fault(t, i, func() (err error) {
+		n, err = f.readFile(i, in, buf, true)
+		return err
+	})
+	return n, err
+}
+
+// readFile reads into buf, and remembers what a page was filled with.
+func (f *FileSystem) readFile(i *inode.Inode, in *fuse.ReadIn, buf []byte, fault bool) (int, error) {
 	size := i.Size()
 	if in.Offset >= size {
 		return 0, nil
@@ -133,16 +141,19 @@ func (f *FileSystem) write(t *journal.Task, in *fuse.WriteIn, data []byte) (int,
 	if f.fs.ReadOnly() {
 		return 0, fserr.ReadOnly
 	}
+	if in.WriteFlags&fuse.WRITE_CACHE != 0 {
+		return f.writeback(t, i, in, data)
+	}
 	n := 0
 	err = f.again(func() (err error) {
-		i.Rw.Lock()
-		defer i.Rw.Unlock()
+		i.LockRw(t)
+		defer i.UnlockRw(t)
 		var done int
 		done, err = f.writeLocked(t, i, in, data[n:], in.Offset+uint64(n))
 		n += done
 		return err
 	})
-	if err == nil && in.WriteFlags&fuse.WRITE_CACHE == 0 && in.Flags&unix.O_DSYNC != 0 {
+	if err == nil && in.Flags&unix.O_DSYNC != 0 {
 		err = f.sync(i)
 	} else if err == nil {
 		err = f.syncIf(t, i, false)
@@ -155,27 +166,37 @@ func (f *FileSystem) writeLocked(t *journal.Task, i *inode.Inode, in *fuse.Write
 	if fl := i.Flags(); fl&ondisk.FlImmutable != 0 || fl&ondisk.FlAppend != 0 && in.Flags&unix.O_APPEND == 0 {
 		return 0, fserr.NotPermitted
 	}
-	if in.WriteFlags&fuse.WRITE_CACHE == 0 {
-		f.fs.Live.Writes.Add(1)
-		if in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0 {
-			if err := f.killPriv(t, i); err != nil {
-				return 0, err
-			}
+	f.fs.Live.Writes.Add(1)
+	if in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0 {
+		if err := f.killPriv(t, i); err != nil {
+			return 0, err
 		}
-		return f.eng.Write(t, i, data, off)
 	}
+	return f.eng.Write(t, i, data, off)
+}
+
+// writeback takes what mappings stored, cut at i_size. It holds no lock of the inode: the strategy decides which one to take.
+func (f *FileSystem) writeback(t *journal.Task, i *inode.Inode, in *fuse.WriteIn, data []byte) (int, error) {
 	f.fs.Live.Writepages.Add(1)
+	if i.Flags()&ondisk.FlImmutable != 0 {
+		return 0, fserr.NotPermitted
+	}
 	size := i.Size()
-	if off >= size {
+	if in.Offset >= size {
 		return len(data), nil // truncated meanwhile
 	}
-	keep := data[:min(uint64(len(data)), size-off)]
-	apply := func(at int64, p []byte) error { return f.eng.WriteMapped(t, i, p, uint64(at)) }
+	keep := data[:min(uint64(len(data)), size-in.Offset)]
+	apply := func(at int64, p []byte) error {
+		return f.again(func() error { return f.eng.WriteMapped(t, i, p, uint64(at)) })
+	}
 	var err error
 	if in.Fh == fhObserved {
-		err = i.Map.Merge(int64(off), keep, apply)
+		err = i.Map.Merge(int64(in.Offset), keep, apply)
 	} else {
-		err = apply(int64(off), keep)
+		err = apply(int64(in.Offset), keep)
+	}
+	if err == nil {
+		err = f.syncIf(t, i, false)
 	}
 	if err != nil {
 		return 0, err

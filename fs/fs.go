@@ -57,6 +57,7 @@ type FileSystem struct {
 	orphanMu lock.Mutex
 	orphans  *inode.Inode // guarded by orphanMu; head of the list
 	watch    *watchdog    // immutable, nil unless observing
+	shadow   *mm.Shadow   // immutable, nil unless observing; the clients' locks
 	server   atomic.Pointer[fuse.Server]
 	ended    chan struct{} // immutable; closed by Stop
 	leaving  atomic.Int64  // FORGET requests being served, inodes being evicted
@@ -86,6 +87,8 @@ func New(s *super.FS, o Options) (*FileSystem, error) {
 	f.inodes.Evict = f.evict
 	f.stateless = o.Mmap != MmapObserve
 	if f.inodes.Observe {
+		f.shadow = mm.NewShadow()
+		f.shadow.OnCycle = f.lockCycle
 		f.watch = newWatchdog(f, o.HangAfter)
 	}
 	return f, nil
@@ -163,6 +166,7 @@ func (f *FileSystem) task(op string, h *fuse.InHeader) *journal.Task {
 	t := f.fs.Journal.NewTask(op, h.Pid)
 	t.UID = h.Uid
 	if f.watch != nil {
+		t.Mm = f.shadow.Begin(h.Pid, fmt.Sprintf("task %d (%s, pid %d)", t.ID, op, h.Pid))
 		f.watch.begin(t)
 	}
 	return t
@@ -177,6 +181,12 @@ func (f *FileSystem) end(t *journal.Task, err error) fuse.Status {
 		err = e
 	}
 	return errno(err)
+}
+
+// lockCycle counts a lock order that can deadlock, or a deadlock that the watchdog broke.
+func (f *FileSystem) lockCycle(th *mm.Thread, text string) {
+	// The caller of the request hears of a broken deadlock by EDEADLK; this is the record.
+	_ = f.fs.Journal.V.Raise(journal.LockCycle, f.watch.taskOf(th), 0, nil, "%s", text)
 }
 
 // with runs fn under a handle of the given size and stops it.

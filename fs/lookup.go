@@ -110,13 +110,16 @@ func (f *FileSystem) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.At
 }
 
 func (f *FileSystem) setattr(t *journal.Task, i *inode.Inode, in *fuse.SetAttrIn) error {
-	i.Rw.Lock()
-	defer i.Rw.Unlock()
+	i.LockRw(t)
+	defer i.UnlockRw(t)
 	if i.Flags()&(ondisk.FlImmutable|ondisk.FlAppend) != 0 && in.Valid&^(fuse.FATTR_FH|fuse.FATTR_LOCKOWNER) != 0 {
 		return fserr.NotPermitted
 	}
 	if size, ok := in.GetSize(); ok {
-		if err := f.truncate(t, i, size); err != nil {
+		i.LockInvalidate(t)
+		err := f.truncate(t, i, size)
+		i.UnlockInvalidate(t)
+		if err != nil {
 			return err
 		}
 	}

@@ -1,11 +1,11 @@
 package fs
 
 import (
+	"sync"
 	"time"
 
-	"sync"
-
 	"inlinefs/journal"
+	"inlinefs/mm"
 )
 
 // watchdog reports requests that do not end. Only an observing mount has one.
@@ -42,7 +42,36 @@ func (w *watchdog) end(t *journal.Task) {
 
 func (w *watchdog) stop() { close(w.quit) }
 
+// deadlockAge is how long a wait may last before it is looked for in a cycle; breaking one costs a client an error, so not at once.
+const deadlockAge = 200 * time.Millisecond
+
+// taskOf is the running request of a client's thread.
+func (w *watchdog) taskOf(th *mm.Thread) *journal.Task {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for t := range w.active {
+		if t.Mm == th {
+			return t
+		}
+	}
+	return &journal.Task{Op: th.Name}
+}
+
+func (w *watchdog) breakDeadlocks() {
+	tick := time.NewTicker(deadlockAge / 4)
+	defer tick.Stop()
+	for {
+		select {
+		case <-w.quit:
+			return
+		case <-tick.C:
+			w.fs.shadow.BreakDeadlocks(deadlockAge)
+		}
+	}
+}
+
 func (w *watchdog) run() {
+	go w.breakDeadlocks()
 	tick := time.NewTicker(w.after / 4)
 	defer tick.Stop()
 	for {

@@ -70,26 +70,7 @@ func (e *Engine) convertFlip(h *journal.Handle, i *inode.Inode) error {
 			return err
 		}
 	}
-	i.DataSem.Lock()
-	defer i.DataSem.Unlock()
-	i.Mu.Lock()
-	err = destroy(i)
-	i.Mu.Unlock()
-	if err == nil && blk != 0 {
-		// The tree is the empty root: mapping one block in it cannot fail for want of space.
-		err = extent.SetLocked(h, i, 0, 1, blk, false)
-	}
-	if err != nil {
-		return named(i, err)
-	}
-	i.MayInline.Store(false)
-	i.Gen.Add(1)
-	if blk != 0 {
-		if err := i.AddSectors(int64(e.FS.BlockSize / 512)); err != nil {
-			return err
-		}
-	}
-	return i.MarkDirty(h)
+	return e.flipLocked(h, i, blk)
 }
 
 // newBlock takes a block and writes data to it, zero filled.

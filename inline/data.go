@@ -32,15 +32,18 @@ func Max(i *inode.Inode) uint64 {
 	return uint64(ondisk.BlockArea + v)
 }
 
-// Size is i_inline_size: 60 and the length of system.data. It may be more than i_size.
-func Size(i *inode.Inode) (uint64, error) {
+// Size is i_inline_size: 60 and the length of system.data; ok is false when the file is not inline. It may be more than i_size.
+func Size(i *inode.Inode) (n uint64, ok bool, err error) {
 	i.Mu.Lock()
 	defer i.Mu.Unlock()
+	if !i.Raw.Has(ondisk.FlInlineData) {
+		return 0, false, nil
+	}
 	v, err := value(i.Raw)
 	if err != nil {
-		return 0, named(i, err)
+		return 0, true, named(i, err)
 	}
-	return uint64(ondisk.BlockArea + len(v)), nil
+	return uint64(ondisk.BlockArea + len(v)), true, nil
 }
 
 // Read copies the file's bytes from off into dst if the file is inline; ok is false when it is not (any more). What the inode does not

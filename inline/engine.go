@@ -7,6 +7,7 @@ import (
 
 	"inlinefs/extent"
 	"inlinefs/inode"
+	"inlinefs/internal/lock"
 	"inlinefs/journal"
 	"inlinefs/mm"
 	"inlinefs/ondisk"
@@ -26,6 +27,7 @@ const (
 	pointBeginEnd       = "between write_begin and write_end"
 	pointDestroyMap     = "between destroy and map_blocks"
 	pointDestroyRestore = "between map_blocks and restore"
+	pointSizeCopy       = "between i_size and copy"
 )
 
 func (e *Engine) window(t *journal.Task, i *inode.Inode, point string) {
@@ -52,6 +54,15 @@ type Token struct {
 	Mode   Mode
 	handle *journal.Handle
 	gen    uint64
+	folio  *lock.Mutex // folio 0, held by an inline write from begin to end
+}
+
+// unlockFolio gives folio 0 back, once.
+func (tok *Token) unlockFolio() {
+	if tok.folio != nil {
+		tok.folio.Unlock()
+		tok.folio = nil
+	}
 }
 
 // writeCredits is the inode's block and what a conversion inside the write needs.
@@ -82,10 +93,13 @@ func (e *Engine) WriteBegin(t *journal.Task, i *inode.Inode, off uint64, n int) 
 	}
 	h.SetInode(i.Ino)
 	i.Event(t, "journal.Start", "ext4_journal_start", "handle opened")
+	// As in the kernel, folio 0 is locked after the handle is open, and until write_end.
+	i.Map.Folio.Lock()
 	ok, err := e.prepare(i, end)
 	if err == nil && ok {
-		return Token{Mode: InlineMode, handle: h, gen: i.Gen.Load()}, nil
+		return Token{Mode: InlineMode, handle: h, gen: i.Gen.Load(), folio: &i.Map.Folio}, nil
 	}
+	i.Map.Folio.Unlock()
 	if err := errors.Join(err, e.FS.Journal.Stop(t, h, i.Ino)); err != nil {
 		return Token{}, err
 	}
@@ -104,6 +118,9 @@ func (e *Engine) prepare(i *inode.Inode, end uint64) (ok bool, err error) {
 	defer i.XattrSem.Unlock()
 	if !i.MayInline.Load() {
 		return false, nil
+	}
+	if err := e.FS.Inject("xattr-grow", uint64(i.Ino)); err != nil {
+		return false, err
 	}
 	i.Mu.Lock()
 	defer i.Mu.Unlock()
@@ -135,17 +152,20 @@ func (e *Engine) WriteEnd(t *journal.Task, i *inode.Inode, tok Token, p []byte, 
 		i.Event(t, "journal.Stop", "__ext4_journal_stop", "handle=NULL: BUG_ON(ref_cnt == 0)")
 		return 0, e.FS.Journal.Stop(t, t.Current(), i.Ino)
 	case now != tok.Mode:
+		tok.unlockFolio()
 		err := e.FS.Journal.V.Raise(journal.ModeMismatch, t, uint64(i.Ino), nil, "write of %d bytes at %d began inline and ends in block mode, inode %d", len(p), off, i.Ino)
 		return 0, errors.Join(err, e.FS.Journal.Stop(t, tok.handle, i.Ino))
 	case now == InlineMode:
-		return e.endInline(t, i, tok.handle, p, off)
+		return e.endInline(t, i, tok, p, off)
 	}
 	return e.endBlock(t, i, p, off)
 }
 
 // endInline is ext4_write_inline_data_end.
-func (e *Engine) endInline(t *journal.Task, i *inode.Inode, h *journal.Handle, p []byte, off uint64) (int, error) {
+func (e *Engine) endInline(t *journal.Task, i *inode.Inode, tok Token, p []byte, off uint64) (int, error) {
+	h := tok.handle
 	flipped, err := e.storeInline(i, p, off)
+	tok.unlockFolio()
 	if flipped {
 		err = e.FS.Journal.V.Raise(journal.ModeMismatch, t, uint64(i.Ino), nil, "write of %d bytes at %d finds no inline data under xattr_sem, inode %d", len(p), off, i.Ino)
 	}
@@ -229,6 +249,7 @@ func (e *Engine) Write(t *journal.Task, i *inode.Inode, p []byte, off uint64) (i
 	if off+uint64(len(p)) < off || off+uint64(len(p)) > 1<<62 {
 		return 0, fmt.Errorf("%s: %d bytes at %d: %w", i.Name(), len(p), off, errTooBig)
 	}
+	t.Mm.CopyFromUser() // fault_in_iov_iter_readable, under i_rwsem
 	tok, err := e.WriteBegin(t, i, off, len(p))
 	if err != nil {
 		return 0, err

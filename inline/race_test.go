@@ -209,7 +209,7 @@ func TestInlineWriteback(t *testing.T) {
 // TestHandleInFault: a fault under an open handle is seen before anything is done.
 func TestHandleInFault(t *testing.T) {
 	s := newScene(t, testimage.Make(t, options(256)), "mkwrite", false)
-	err := s.With(s.fault, 1, func(*journal.Handle) error { return s.Engine.Fault(s.fault, s.i) })
+	err := s.With(s.fault, 1, func(*journal.Handle) error { return s.Engine.Fault(s.fault, s.i, noFill) })
 	if !errors.Is(err, fserr.IO) {
 		t.Errorf("fault: %v, want %v", err, fserr.IO)
 	}
@@ -296,7 +296,7 @@ func TestMmapStrategy(t *testing.T) {
 	s := newScene(t, testimage.Seed(t), "mmap", true)
 	s.i.Rw.Lock()
 	tok := s.begin(t, []byte("new"))
-	must(t, s.Engine.Fault(s.fault, s.i))
+	must(t, s.Engine.Fault(s.fault, s.i, noFill))
 	announced := make(chan error, 1)
 	go func() {
 		task := s.Journal.NewTask("mmap", 3)
@@ -314,33 +314,51 @@ func TestMmapStrategy(t *testing.T) {
 	s.holds(t, true, append([]byte("new"), s.old[3:]...))
 }
 
+// moments says when a strategy converts, and what becomes of bytes that a mapping stored into an inline file.
+var moments = map[string]struct{ onMmap, onFault, loses bool }{
+	"mkwrite":            {onFault: true},
+	"mkwrite_ilock":      {onFault: true},
+	"mmap":               {onMmap: true},
+	"premmap":            {onMmap: true},
+	"retry":              {onFault: true},
+	"writepages_copy":    {},
+	"writepages_destroy": {loses: true},
+	"flip":               {onFault: true},
+	"flip_folio":         {onFault: true},
+}
+
 // TestStrategies: when each one converts, and that a write-back stores its bytes in either state.
 func TestStrategies(t *testing.T) {
 	img := testimage.Make(t, options(256))
 	for _, name := range inline.Names() {
 		t.Run(name, func(t *testing.T) {
+			m, known := moments[name]
+			if !known {
+				t.Fatalf("no expectation for strategy %s", name)
+			}
 			s := newScene(t, testimage.Copy(t, img), name, false)
 			if got := s.Engine.Strategy.Name(); got != name {
 				t.Errorf("strategy %q by name %q", got, name)
 			}
 			store := func(p []byte, off int) {
 				t.Helper()
-				s.i.Rw.Lock()
 				must(t, s.Engine.WriteMapped(s.fault, s.i, p, uint64(off)))
-				s.i.Rw.Unlock()
 				copy(s.old[off:], p)
 			}
-			store([]byte("abc"), 70)
-			must(t, s.Engine.Fault(s.fault, s.i))
-			if name == "mkwrite" || name == "mmap" {
-				s.holds(t, name == "mmap", s.old)
+			if m.loses {
+				store([]byte("abc"), 70)
+				s.holds(t, false, make([]byte, len(s.old)))
+				s.counted(t)
+				return
 			}
-			store([]byte("def"), 50)
+			store([]byte("abc"), 70)
+			s.holds(t, true, s.old)
 			must(t, s.Engine.Announce(s.fault, s.i))
-			s.holds(t, false, s.old)
-			store([]byte("ghi"), 0)
-			must(t, s.Engine.Fault(s.fault, s.i))
-			s.holds(t, false, s.old)
+			s.holds(t, !m.onMmap, s.old)
+			must(t, s.Engine.Fault(s.fault, s.i, noFill))
+			s.holds(t, !m.onMmap && !m.onFault, s.old)
+			store([]byte("def"), 50)
+			s.holds(t, !m.onMmap && !m.onFault, s.old)
 			s.counted(t)
 		})
 	}
@@ -352,10 +370,40 @@ func TestStrategies(t *testing.T) {
 	}
 }
 
-// TestStorm runs writes against failing faults and announcements on the seed image. With mmap nothing is violated; with mkwrite
-// something may be, and each failed write stored nothing: in the end the file holds the last write that worked.
+// TestRetryForbidden: a fault that may not drop mmap_lock cannot be served by retry, and changes nothing.
+func TestRetryForbidden(t *testing.T) {
+	s := newScene(t, testimage.Make(t, options(256)), "retry", false)
+	s.fault.NoRetry = true
+	if err := s.Engine.Fault(s.fault, s.i, noFill); !errors.Is(err, fserr.IO) {
+		t.Errorf("fault: %v, want %v", err, fserr.IO)
+	}
+	s.holds(t, true, s.old)
+	s.counted(t)
+}
+
+// TestFlipFails: on a full file system the conversions without a restore fail and leave every byte of the inode; nothing is held after.
+func TestFlipFails(t *testing.T) {
+	for _, name := range []string{"flip", "flip_folio"} {
+		s := newScene(t, testimage.Make(t, options(256)), name, false)
+		filler := fill(t, s.FS)
+		before := raw(s.i)
+		if err := s.Engine.Fault(s.fault, s.i, noFill); !errors.Is(err, fserr.NoSpace) {
+			t.Errorf("%s: conversion on a full file system: %v, want %v", name, err, fserr.NoSpace)
+		}
+		if got := raw(s.i); !bytes.Equal(got, before) {
+			t.Errorf("%s: the inode changed", name)
+		}
+		if busy := s.Group(0).Busy; len(busy) != 0 {
+			t.Errorf("%s: blocks are still held: %v", name, busy)
+		}
+		_ = filler
+	}
+}
+
+// TestStorm runs writes against failing faults and announcements on the seed image. With mkwrite something may be violated, with the others
+// nothing is, and each failed write stored nothing: in the end the file holds the last write that worked.
 func TestStorm(t *testing.T) {
-	for _, name := range []string{"mmap", "mkwrite"} {
+	for _, name := range []string{"mmap", "mkwrite", "mkwrite_ilock", "premmap", "retry", "flip", "flip_folio"} {
 		t.Run(name, func(t *testing.T) {
 			s := newScene(t, testimage.Seed(t), name, true)
 			seed := rand.Uint64()
@@ -373,14 +421,14 @@ func TestStorm(t *testing.T) {
 				switch {
 				case err == nil:
 					last = p
-				case name == "mmap" || !errors.As(err, &v) && !errors.Is(err, fserr.NoSpace):
+				case name != "mkwrite" || !errors.As(err, &v) && !errors.Is(err, fserr.NoSpace):
 					t.Errorf("write %d: %v", k, err)
 				}
 			}
 			close(stop)
 			wg.Wait()
 			s.holds(t, true, last)
-			if n := s.Journal.V.Counts(); name == "mmap" && len(n) != 0 {
+			if n := s.Journal.V.Counts(); name != "mkwrite" && len(n) != 0 {
 				t.Errorf("violations %v, want none", n)
 			}
 			if n := s.Journal.OpenHandles(); n != 0 {
@@ -399,7 +447,7 @@ func disturb(s *scene, pid uint32, stop chan struct{}) {
 		default:
 		}
 		task := s.Journal.NewTask("fault", pid)
-		e1, e2 := s.Engine.Fault(task, s.i), s.Engine.Announce(task, s.i)
+		e1, e2 := s.Engine.Fault(task, s.i, noFill), s.Engine.Announce(task, s.i)
 		if err := task.End(); err != nil {
 			s.T.Error(err)
 		}
@@ -412,3 +460,6 @@ func disturb(s *scene, pid uint32, stop chan struct{}) {
 		}
 	}
 }
+
+// noFill is a fault whose page nobody looks at.
+func noFill() error { return nil }

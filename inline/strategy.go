@@ -1,11 +1,13 @@
 package inline
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
 	"inlinefs/inode"
+	"inlinefs/internal/fserr"
 	"inlinefs/journal"
 )
 
@@ -18,14 +20,18 @@ type Strategy interface {
 	BeforeMmap(e *Engine, t *journal.Task, i *inode.Inode) error
 	// MmapLocked: the same mmap(2) where ->mmap runs, with the client's mmap_lock held for writing.
 	MmapLocked(e *Engine, t *journal.Task, i *inode.Inode) error
-	// PageMkwrite: a page is touched for the first time; the client holds mmap_lock for reading. An error becomes SIGBUS.
+	// PageMkwrite: a page is touched for the first time; the client holds mmap_lock and the inode's invalidate_lock for reading. An error
+	// becomes SIGBUS; ErrRetry asks for FaultRetry.
 	PageMkwrite(e *Engine, t *journal.Task, i *inode.Inode) error
-	// FaultRetry: the fault has dropped mmap_lock (VM_FAULT_RETRY).
+	// FaultRetry: the fault has dropped its locks because PageMkwrite asked for it (VM_FAULT_RETRY); it is tried once more afterwards.
 	FaultRetry(e *Engine, t *journal.Task, i *inode.Inode) error
-	// Writepage: dirty bytes of a mapping come back while the file is still inline; the caller holds i.Rw exclusively. p lies within
-	// i_size.
+	// Writepage: bytes stored through a mapping come back while the file is still inline. No lock is held: the kernel's write-back may not
+	// take i_rwsem (reclaim). p lay within i_size a moment ago.
 	Writepage(e *Engine, t *journal.Task, i *inode.Inode, p []byte, off uint64) error
 }
+
+// ErrRetry is PageMkwrite's VM_FAULT_RETRY.
+var ErrRetry = errors.New("fault to be tried again without mmap_lock")
 
 var strategies = map[string]Strategy{}
 
@@ -62,11 +68,14 @@ func (e *Engine) Announce(t *journal.Task, i *inode.Inode) error {
 	if err := e.Strategy.BeforeMmap(e, t, i); err != nil {
 		return err
 	}
+	t.Mm.LockMmap()
+	defer t.Mm.UnlockMmap()
 	return e.Strategy.MmapLocked(e, t, i)
 }
 
-// Fault runs the moments of a first touch of a page. A fault under an open handle would deadlock in the kernel: a violation.
-func (e *Engine) Fault(t *journal.Task, i *inode.Inode) error {
+// Fault runs the moments of a first touch of a page, and then fill, which reads the page, under the locks of a fault. A fault under an
+// open handle would deadlock in the kernel: a violation.
+func (e *Engine) Fault(t *journal.Task, i *inode.Inode, fill func() error) error {
 	e.FS.Live.Faults.Add(1)
 	if i.Observed() {
 		i.Event(t, "inline.Fault", "ext4_page_mkwrite", fmt.Sprintf("has_inline=%v", i.HasInline()))
@@ -74,24 +83,60 @@ func (e *Engine) Fault(t *journal.Task, i *inode.Inode) error {
 	if h := t.Current(); h != nil {
 		return e.FS.Journal.V.Raise(journal.HandleInFault, t, uint64(i.Ino), nil, "fault of task %d with a handle open", t.ID)
 	}
+	for tried := false; ; tried = true {
+		err := e.fault(t, i, fill)
+		if !errors.Is(err, ErrRetry) {
+			return err
+		}
+		if t.NoRetry || tried {
+			return fmt.Errorf("%s: a fault that may not be tried again wants to be (SIGBUS): %w", i.Name(), fserr.IO)
+		}
+		i.Event(t, "inline.FaultRetry", "VM_FAULT_RETRY", "mmap_lock dropped")
+		if err := e.Strategy.FaultRetry(e, t, i); err != nil {
+			return err
+		}
+	}
+}
+
+func (e *Engine) fault(t *journal.Task, i *inode.Inode, fill func() error) error {
+	t.Mm.RLockMmap()
+	defer t.Mm.RUnlockMmap()
+	i.RLockInvalidate(t)
+	defer i.RUnlockInvalidate(t)
 	if err := e.Strategy.PageMkwrite(e, t, i); err != nil {
 		return err
 	}
-	return e.Strategy.FaultRetry(e, t, i)
+	return fill()
 }
 
-// WriteMapped stores what a mapping wrote back: into the inode through the strategy while the file is inline, into blocks otherwise.
-// p lies within i_size; the caller holds i.Rw exclusively. It may take the lock, since no write(2) in the daemon waits for a fault or
-// a write-back of its own pages: the kernel faults the user's buffer before it sends WRITE.
+// WriteMapped stores what a mapping wrote back: into the inode through the strategy while the file is inline, into blocks otherwise. No
+// lock is held.
 func (e *Engine) WriteMapped(t *journal.Task, i *inode.Inode, p []byte, off uint64) error {
 	if i.HasInline() {
 		return e.Strategy.Writepage(e, t, i, p, off)
+	}
+	return e.storeMapped(t, i, p, off)
+}
+
+// storeMapped is the write-back that loses nothing: the bytes go to where the file's bytes are, cut at i_size. It takes the inode lock,
+// which the kernel's write-back may not; here no write(2) waits for write-back of its own pages, since the kernel faults the user's
+// buffer before it sends WRITE.
+func (e *Engine) storeMapped(t *journal.Task, i *inode.Inode, p []byte, off uint64) error {
+	i.LockRw(t)
+	defer i.UnlockRw(t)
+	size := i.Size()
+	if off >= size {
+		return nil // truncated meanwhile
+	}
+	p = p[:min(uint64(len(p)), size-off)]
+	if i.HasInline() {
+		return e.copyToInode(t, i, p, off)
 	}
 	_, err := e.endBlock(t, i, p, off)
 	return err
 }
 
-// copyToInode is the write-back that loses nothing and needs no block: the bytes go to where the file's bytes are.
+// copyToInode stores p into an inline file under a handle; when the file turns out to have moved meanwhile, into its blocks.
 func (e *Engine) copyToInode(t *journal.Task, i *inode.Inode, p []byte, off uint64) error {
 	h, err := e.FS.Journal.Start(t, journal.InodeOp, writeCredits)
 	if err != nil {

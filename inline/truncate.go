@@ -18,9 +18,9 @@ func (e *Engine) Truncate(t *journal.Task, i *inode.Inode, size uint64) (done bo
 		}
 		return false, nil
 	}
-	have, err := Size(i)
-	if err != nil {
-		return false, err
+	have, ok, err := Size(i)
+	if err != nil || !ok {
+		return false, err // a fault has converted it meanwhile
 	}
 	if size > have {
 		return false, e.Convert(t, i)
@@ -30,20 +30,24 @@ func (e *Engine) Truncate(t *journal.Task, i *inode.Inode, size uint64) (done bo
 		return false, err
 	}
 	h.SetInode(i.Ino)
-	err = e.setInlineSize(h, i, size)
+	done, err = e.setInlineSize(h, i, size)
 	if s := h.Stop(); err == nil {
 		err = s
 	}
-	return true, err
+	return done, err
 }
 
-func (e *Engine) setInlineSize(h *journal.Handle, i *inode.Inode, size uint64) error {
+// setInlineSize asks again under XattrSem whether the file is inline: a fault may have converted it.
+func (e *Engine) setInlineSize(h *journal.Handle, i *inode.Inode, size uint64) (done bool, err error) {
 	i.XattrSem.Lock()
 	defer i.XattrSem.Unlock()
 	i.DataSem.Lock()
 	defer i.DataSem.Unlock()
 	i.Mu.Lock()
-	var err error
+	if !i.Raw.Has(ondisk.FlInlineData) {
+		i.Mu.Unlock()
+		return false, nil
+	}
 	if size < i.Raw.Size() {
 		err = shrink(i.Raw, size)
 	}
@@ -55,7 +59,7 @@ func (e *Engine) setInlineSize(h *journal.Handle, i *inode.Inode, size uint64) e
 	}
 	i.Mu.Unlock()
 	if err != nil {
-		return named(i, err)
+		return true, named(i, err)
 	}
-	return i.MarkDirty(h)
+	return true, i.MarkDirty(h)
 }

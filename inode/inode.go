@@ -74,6 +74,7 @@ func newInode(c *Cache, ino uint32) *Inode {
 	lock.NameRW(&i.DataSem, lock.DataSem, n)
 	lock.NameMutex(&i.Mu, lock.RawLock, n)
 	lock.NameMutex(&i.loadMu, lock.InodeLoad, n)
+	i.Map.Name(n)
 	lock.NameBool(&i.MayInline, "MAY_INLINE_DATA", n)
 	return i
 }

@@ -1,6 +1,10 @@
 package journal
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+
+	"inlinefs/mm"
+)
 
 // Task stands for the kernel's current task during one request. It is used by one goroutine at a time.
 type Task struct {
@@ -14,6 +18,11 @@ type Task struct {
 	UID uint32
 	// InFault says that the client sleeps in a page fault while this task runs.
 	InFault bool
+
+	// Mm is the client's side of the request, nil where it is not shadowed.
+	Mm *mm.Thread
+	// NoRetry says that the fault may not drop mmap_lock (FAULT_FLAG_ALLOW_RETRY is not set): some get_user_pages callers.
+	NoRetry bool
 
 	journal *Journal
 	current *Handle

@@ -34,6 +34,7 @@ const (
 	HandleInFault   Class = "handle-in-fault"
 	Unmounting      Class = "journal-unmounting"
 	Hang            Class = "hang"
+	LockCycle       Class = "lock-cycle"
 )
 
 var mirrors = map[Class]string{
@@ -54,6 +55,7 @@ var mirrors = map[Class]string{
 	InlineWriteback: "BUG_ON(ext4_test_inode_state(inode, EXT4_STATE_MAY_INLINE_DATA)), ext4_do_writepages",
 	HandleInFault:   "page fault while a handle is open",
 	Unmounting:      "BUG_ON(journal->j_flags & JBD2_UNMOUNT), start_this_handle",
+	LockCycle:       "WARNING: possible circular locking dependency detected (lockdep)",
 	Hang:            "INFO: task blocked for more than 120 seconds",
 }
 

@@ -8,6 +8,8 @@ package mm
 import (
 	"bytes"
 	"sync"
+
+	"inlinefs/internal/lock"
 )
 
 // PageSize is the client's page size in bytes.
@@ -15,9 +17,20 @@ const PageSize = 4096
 
 // Mapping is the shadow of one inode's mapped pages. The zero value remembers nothing.
 type Mapping struct {
+	// Invalidate is mapping->invalidate_lock: shared in a fault, exclusive in truncate and hole operations. It has its own lock order.
+	Invalidate lock.RWMutex // own lock
+	// Folio is the lock of folio 0: an inline write(2) holds it from begin to end.
+	Folio lock.Mutex // own lock
+
 	mu    sync.Mutex
 	fills map[int64]*fill // guarded by mu; by page index
 	space *Budget         // guarded by mu
+}
+
+// Name gives the mapping's locks their place in the order, for inode ino.
+func (m *Mapping) Name(ino uint64) {
+	lock.NameRW(&m.Invalidate, lock.Invalidate, ino)
+	lock.NameMutex(&m.Folio, lock.Folio, ino)
 }
 
 type fill struct {

@@ -1,7 +1,9 @@
 package super
 
-// NotBusy cuts a run of n free blocks at index i where it meets a run that was freed by a transaction which is not on the device
-// yet: such blocks must not be used again before. The caller holds g.Mu.
+import "slices"
+
+// NotBusy cuts a run of n free blocks at index i where it meets a run that may not be used: freed by a transaction which is not on the
+// device yet, or held for somebody in memory. The caller holds g.Mu.
 func (g *Group) NotBusy(i, n uint32) uint32 {
 	for _, r := range g.Busy {
 		if i+n <= r.Start || r.Start+r.Len <= i {
@@ -21,12 +23,14 @@ func (g *Group) HoldBusy(r Run, onCommit func(func())) {
 	onCommit(func() {
 		g.Mu.Lock()
 		defer g.Mu.Unlock()
-		for k := range g.Busy {
-			if g.Busy[k] == r {
-				g.Busy = append(g.Busy[:k], g.Busy[k+1:]...)
-				break
-			}
-		}
-		g.LargestFree = ^uint32(0)
+		g.Unbusy(r)
 	})
+}
+
+// Unbusy lets r be used again. The caller holds g.Mu.
+func (g *Group) Unbusy(r Run) {
+	if k := slices.Index(g.Busy, r); k >= 0 {
+		g.Busy = slices.Delete(g.Busy, k, k+1)
+	}
+	g.LargestFree = ^uint32(0)
 }

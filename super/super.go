@@ -41,6 +41,8 @@ type Options struct {
 	DirSync bool
 	// Lenient opens an image whose journal is still to be replayed: descriptor checksums may be those of a torn write.
 	Lenient bool
+	// Inject is asked before a step that may fail ("alloc", "xattr-grow") for inode ino, and may make it fail; nil for never.
+	Inject func(step string, ino uint64) error
 	// OnPanic is what errors=panic does after the superblock was written.
 	OnPanic func(error)
 }
@@ -92,6 +94,14 @@ type FS struct {
 	errWake chan struct{} // immutable
 	stop    chan struct{} // immutable
 	done    sync.WaitGroup
+}
+
+// Inject is the injected failure of a step, nil for none.
+func (f *FS) Inject(step string, ino uint64) error {
+	if f.Opts.Inject == nil {
+		return nil
+	}
+	return f.Opts.Inject(step, ino)
 }
 
 // ReadOnly says whether changes are refused now.
