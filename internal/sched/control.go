@@ -1,0 +1,337 @@
+//go:build explore
+
+package sched
+
+import (
+	"math/bits"
+
+	"inlinefs/internal/lock"
+)
+
+// lockState is one lock in one execution, by its own identity: two locks may have the same name.
+type lockState struct {
+	o              *lock.Object
+	writer         int8 // actor+1; 0 is nobody
+	readers        [MaxActors]uint8
+	sharers        int
+	waiting        uint32 // writers that have queued
+	released       clock  // of the writers that gave it back
+	releasedShared clock  // of the readers
+	visible        bool   // its operations are switch points
+	tried          bool   // so are its releases
+}
+
+// lockOf finds the state of a lock, its index included.
+func (x *exec) lockOf(o *lock.Object) (int32, *lockState) {
+	if o.Epoch != x.epoch {
+		o.Epoch, o.Slot = x.epoch, int32(len(x.locks))
+		l := lockState{o: o}
+		if c := o.Class; c != nil {
+			l.visible, l.tried = !c.Leaf || x.finer.leaf[c.Rank], x.finer.try[c.Rank]
+		}
+		x.locks = append(x.locks, l)
+	}
+	return o.Slot, &x.locks[o.Slot]
+}
+
+// free tells whether an actor could take the lock now.
+func (l *lockState) free(shared bool) bool {
+	if shared {
+		return l.writer == 0 && l.waiting == 0
+	}
+	return l.writer == 0 && l.sharers == 0
+}
+
+// canGo tells whether the actor's next step is enabled.
+func (x *exec) canGo(a *actor) bool {
+	switch a.pend.kind {
+	case lock.Acquire:
+		return x.locks[a.pend.slot].free(false)
+	case lock.RAcquire:
+		return x.locks[a.pend.slot].free(true)
+	}
+	return true
+}
+
+// Lock is lock.Controller's.
+func (x *exec) Lock(o *lock.Object, shared bool) {
+	if x.skip() {
+		return
+	}
+	a := x.cur
+	slot, l := x.lockOf(o)
+	reading := o.Reading
+	o.Reading = false
+	p := pending{kind: lock.Acquire, mode: modeWrite, dep: -1, slot: slot, what: o.What, inst: o.Instance}
+	if shared || reading {
+		p.kind, p.mode = lock.RAcquire, modeRead
+	}
+	if !l.visible {
+		if l.free(p.kind == lock.RAcquire) {
+			x.grant(a, l, &p)
+			return
+		}
+		x.step(a, p)
+		return
+	}
+	x.ordered(a, o.Class, o.Instance)
+	p.dep = x.objectID(o.What, o.Instance)
+	if o.RW && shared {
+		p.mode = modeShared
+	} else if o.RW {
+		q := p
+		q.kind, q.mode = lock.Queue, modeQueue
+		x.step(a, q)
+		p.mode = modeOwn
+	}
+	x.step(a, p)
+}
+
+// TryLock is lock.Controller's. Who has the lock already fails in every schedule, so that is no switch point.
+func (x *exec) TryLock(o *lock.Object, shared bool) bool {
+	if x.skip() {
+		return true
+	}
+	a := x.cur
+	slot, l := x.lockOf(o)
+	if l.writer == a.id+1 || !shared && l.readers[a.id] > 0 {
+		return false
+	}
+	p := pending{kind: lock.TryAcquire, mode: modeTry, dep: -1, slot: slot, what: o.What, inst: o.Instance}
+	if shared {
+		p.kind = lock.TryRAcquire
+	}
+	if l.visible {
+		x.learned.try[o.Class.Rank] = true
+		p.dep = x.objectID(o.What, o.Instance)
+		x.step(a, p)
+		return a.got
+	}
+	if !l.free(shared) {
+		return false
+	}
+	x.grant(a, l, &p)
+	return true
+}
+
+// take does to the locks what the step of a that was chosen does.
+func (x *exec) take(a *actor) {
+	p := &a.pend
+	if p.slot < 0 {
+		x.record(a, p.kind, p.what, p.inst, p.to)
+		return
+	}
+	l := &x.locks[p.slot]
+	switch p.kind {
+	case lock.Queue:
+		l.waiting |= 1 << a.id
+		x.record(a, p.kind, p.what, p.inst, "")
+	case lock.TryAcquire, lock.TryRAcquire:
+		shared := p.kind == lock.TryRAcquire
+		if a.got = l.free(shared); !a.got {
+			x.record(a, p.kind, p.what, p.inst, "fails")
+			return
+		}
+		c := &a.clock
+		c.join(&l.released)
+		if !shared {
+			c.join(&l.releasedShared)
+		}
+		x.events[len(x.events)-1].clock = *c
+		x.grant(a, l, p)
+	case lock.Acquire, lock.RAcquire:
+		x.grant(a, l, p)
+	default: // a release that is a step of its own happens when the actor goes on
+	}
+}
+
+// grant gives the lock to a.
+func (x *exec) grant(a *actor, l *lockState, p *pending) {
+	shared := p.kind == lock.RAcquire || p.kind == lock.TryRAcquire
+	if shared {
+		l.readers[a.id]++
+		l.sharers++
+	} else {
+		l.writer = a.id + 1
+		l.waiting &^= 1 << a.id
+	}
+	hidden := p.dep < 0
+	if hidden {
+		a.hidden++
+	}
+	a.held = append(a.held, holding{class: l.o.Class, inst: l.o.Instance, slot: p.slot, shared: shared, hidden: hidden})
+	if !hidden {
+		x.record(a, p.kind, p.what, p.inst, "")
+	}
+}
+
+// Unlock is lock.Controller's. A lock that somebody tries is given back in a step of its own; for any other a switch before the release
+// would show nothing: whoever could tell waits.
+func (x *exec) Unlock(o *lock.Object, shared bool) {
+	if x.skip() {
+		return
+	}
+	a := x.cur
+	slot, l := x.lockOf(o)
+	if l.visible && l.tried {
+		kind := lock.Release
+		if shared {
+			kind = lock.RRelease
+		}
+		x.step(a, pending{kind: kind, mode: modeRelease, dep: x.objectID(o.What, o.Instance), slot: slot, what: o.What, inst: o.Instance})
+		l = &x.locks[slot]
+	}
+	owner := a
+	switch {
+	case l.writer != 0:
+		owner = &x.actors[l.writer-1]
+		l.writer = 0
+		l.released.join(&a.clock)
+		shared = false
+	case l.sharers > 0:
+		if l.readers[a.id] == 0 {
+			owner = &x.actors[firstReader(l)]
+		}
+		l.readers[owner.id]--
+		l.sharers--
+		l.releasedShared.join(&a.clock)
+		shared = true
+	default:
+		panic("unlock of unlocked " + o.What)
+	}
+	h := drop(owner, func(h *holding) bool { return h.slot == slot && h.shared == shared })
+	if h.hidden {
+		return
+	}
+	if shared {
+		x.record(a, lock.RRelease, o.What, o.Instance, "")
+	} else {
+		x.record(a, lock.Release, o.What, o.Instance, "")
+	}
+}
+
+func firstReader(l *lockState) int {
+	for i, n := range l.readers {
+		if n > 0 {
+			return i
+		}
+	}
+	return 0
+}
+
+// drop removes the last matching holding.
+func drop(a *actor, match func(*holding) bool) holding {
+	for i := len(a.held) - 1; i >= 0; i-- {
+		if h := a.held[i]; match(&h) {
+			a.held = append(a.held[:i], a.held[i+1:]...)
+			if h.hidden {
+				a.hidden--
+			}
+			return h
+		}
+	}
+	return holding{hidden: true}
+}
+
+// Flag is lock.Controller's.
+func (x *exec) Flag(o *lock.Object, store bool, to string) {
+	if o.What == "" || x.skip() {
+		return
+	}
+	p := pending{kind: lock.LoadOp, mode: modeRead, dep: x.objectID(o.What, o.Instance), slot: -1, what: o.What, inst: o.Instance, to: to}
+	if store {
+		p.kind, p.mode = lock.StoreOp, modeWrite
+	}
+	x.step(x.cur, p)
+}
+
+// Loaded is lock.Controller's.
+func (x *exec) Loaded(v bool) {
+	if !x.tracing || x.unwinding || len(x.steps) == 0 {
+		return
+	}
+	if s := &x.steps[len(x.steps)-1]; s.Kind == lock.LoadOp && s.Detail == "" {
+		s.Detail = "false"
+		if v {
+			s.Detail = "true"
+		}
+	}
+}
+
+// Point is lock.Controller's.
+func (x *exec) Point(what string, inst uint64, read bool) {
+	if x.skip() {
+		return
+	}
+	p := pending{kind: lock.PointOp, mode: modeWrite, dep: x.objectID(what, inst), slot: -1, what: what, inst: inst}
+	if read {
+		p.kind, p.mode = lock.ReadPointOp, modeRead
+	}
+	x.step(x.cur, p)
+}
+
+// Enter is lock.Controller's. It is no switch point: it waits for nobody and nobody can tell.
+func (x *exec) Enter(c *lock.Class, inst uint64) {
+	if x.skip() {
+		return
+	}
+	x.ordered(x.cur, c, inst)
+	x.cur.held = append(x.cur.held, holding{class: c, inst: inst, slot: -1, shared: true})
+	x.record(x.cur, lock.EnterOp, c.Name, inst, "")
+}
+
+// Leave is lock.Controller's.
+func (x *exec) Leave(c *lock.Class, inst uint64) {
+	if x.skip() {
+		return
+	}
+	drop(x.cur, func(h *holding) bool { return h.slot < 0 && h.class == c && h.inst == inst })
+	x.record(x.cur, lock.LeaveOp, c.Name, inst, "")
+}
+
+// promoteHidden is called when a comes to a switch point with locks that have none: then their order may matter after all.
+func (x *exec) promoteHidden(a *actor) {
+	for i := range a.held {
+		h := &a.held[i]
+		switch {
+		case !h.hidden:
+		case h.class == nil:
+			x.warnings["a lock without a name is held across a switch point"] = true
+		case x.opts.TrustLeaf:
+			x.warnings["leaf "+h.class.Name+" is held across a switch point"] = true
+		default:
+			x.learned.leaf[h.class.Rank] = true
+		}
+	}
+}
+
+// readersOf lists the actors that share the lock.
+func readersOf(l *lockState) (mask uint32) {
+	for i, n := range l.readers {
+		if n > 0 {
+			mask |= 1 << i
+		}
+	}
+	return mask
+}
+
+// blocking is the set of actors that a waits for.
+func (x *exec) blocking(a *actor) uint32 {
+	l := &x.locks[a.pend.slot]
+	var m uint32
+	if l.writer != 0 {
+		m |= 1 << (l.writer - 1)
+	}
+	if a.pend.kind == lock.RAcquire {
+		return m | l.waiting
+	}
+	return m | readersOf(l)
+}
+
+func each(mask uint32, f func(i int)) {
+	for ; mask != 0; mask &= mask - 1 {
+		f(bits.TrailingZeros32(mask))
+	}
+}
+
+func lowest(mask uint32) int { return bits.TrailingZeros32(mask) }
