@@ -79,10 +79,12 @@ func (x *exec) Lock(o *lock.Object, shared bool) {
 	if o.RW && shared {
 		p.mode = modeShared
 	} else if o.RW {
-		q := p
-		q.kind, q.mode = lock.Queue, modeQueue
-		x.step(a, q)
 		p.mode = modeOwn
+		if l.writer != a.id+1 { // else it waits for itself: no reader is kept out by that
+			q := p
+			q.kind, q.mode = lock.Queue, modeQueue
+			x.step(a, q)
+		}
 	}
 	x.step(a, p)
 }
@@ -129,6 +131,7 @@ func (x *exec) take(a *actor) {
 	case lock.TryAcquire, lock.TryRAcquire:
 		shared := p.kind == lock.TryRAcquire
 		if a.got = l.free(shared); !a.got {
+			x.events[len(x.events)-1].failed = true
 			x.record(a, p.kind, p.what, p.inst, "fails")
 			return
 		}

@@ -62,9 +62,11 @@ func (c *clock) join(o *clock) {
 type event struct {
 	actor int8
 	mode  mode
-	dep   int32
-	node  int32 // of the search's path
-	clock clock // its own index+1 included
+	// failed says of modeTry that the lock was not free.
+	failed bool
+	dep    int32
+	node   int32 // of the search's path
+	clock  clock // its own index+1 included
 }
 
 // object is what is remembered of accesses to one named thing in one execution.

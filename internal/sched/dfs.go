@@ -42,6 +42,7 @@ type dfs struct {
 	fresh int    // from this node on, races have not been looked at
 	sleep uint32 // of the state before the next decision
 	err   error
+	odd   int // races that could not be turned round at their node
 }
 
 // begin is called before each execution.
@@ -143,20 +144,21 @@ func (d *dfs) next() bool {
 // taken looks for races of the step.
 func (d *dfs) taken(x *exec, a *actor) {
 	if d.reduce && int(x.node) >= d.fresh {
-		d.races(x, a)
+		d.races(x, a, ^uint32(0))
 	}
 }
 
-// stuck looks for races of a step that will never be taken: had another not taken the lock, it could have been.
+// stuck looks for races of a step that will never be taken with those of who is in its way: had they not come first, it could have been.
 func (d *dfs) stuck(x *exec, a *actor) {
-	if d.reduce {
-		d.races(x, a)
+	if mask := x.blocking(a); d.reduce && mask&(1<<a.id) == 0 {
+		d.races(x, a, mask)
 	}
 }
 
-// races finds the steps that the next step of a is in a race with: dependent, by another actor, and not ordered before it by steps
-// between. The edge from a release to the acquire that it allows is not counted: it is the acquires that race.
-func (d *dfs) races(x *exec, a *actor) {
+// races finds the steps of the actors among that the next step of a is in a race with: dependent, by another actor, and not ordered before it by steps
+// between. The edge from a release to the acquire that it allows is not counted, since it is the acquires that race, but for a try that
+// failed: it was before the release.
+func (d *dfs) races(x *exec, a *actor, among uint32) {
 	p := &a.pend
 	if p.dep < 0 {
 		return
@@ -175,10 +177,10 @@ func (d *dfs) races(x *exec, a *actor) {
 	}
 	for q := range x.n {
 		e := last[q]
-		if e == 0 {
+		if e == 0 || among&(1<<q) == 0 {
 			continue
 		}
-		immediate := true
+		immediate := !x.events[e-1].failed || !x.beforeRelease(p, q, e)
 		for r := range x.n {
 			if r != q && last[r] != 0 && x.events[last[r]-1].clock[q] >= e {
 				immediate = false
@@ -188,6 +190,15 @@ func (d *dfs) races(x *exec, a *actor) {
 			d.reverse(x, int(e-1), a, &last)
 		}
 	}
+}
+
+// beforeRelease tells whether the step with index e-1 of actor q came before a release that p's acquire had to wait for.
+func (x *exec) beforeRelease(p *pending, q int, e int32) bool {
+	if p.slot < 0 {
+		return false
+	}
+	l := &x.locks[p.slot]
+	return l.released[q] >= e || (p.kind == lock.Acquire || p.kind == lock.TryAcquire) && l.releasedShared[q] >= e
 }
 
 // reverse makes sure that a trace is explored in which the next step of a comes before event e. What follows e and does not depend on it,
@@ -218,12 +229,13 @@ func (d *dfs) reverse(x *exec, e int, a *actor, last *clock) {
 		}
 	}
 	n := &d.path[x.events[e].node]
+	initials &= n.enabled
 	if initials&(n.backtrack|n.sleep) != 0 {
 		return
 	}
-	initials &= n.enabled
 	switch {
 	case initials == 0: // a lock without a name was in the way
+		d.odd++
 		n.backtrack |= n.enabled
 	case initials&(1<<a.id) != 0:
 		n.backtrack |= 1 << a.id

@@ -70,6 +70,8 @@ type Options struct {
 	TrustLeaf bool
 	// Progress is called about twice a second; may be nil.
 	Progress func(Result)
+
+	inspect func(*exec) // tests look at each execution that was not cut
 }
 
 // First ends a search at the first failure of any class (Options.Until).

@@ -53,6 +53,9 @@ func (s *search) one() (done bool) {
 	default:
 		s.r.Traces++
 	}
+	if x.opts.inspect != nil {
+		x.opts.inspect(x)
+	}
 	return len(x.failures) > 0 && s.r.note(x)
 }
 

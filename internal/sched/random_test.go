@@ -1,0 +1,292 @@
+//go:build explore
+
+package sched
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"inlinefs/internal/lock"
+)
+
+// opKind is one thing that an actor of a random program does.
+type opKind int
+
+const (
+	opLoad    opKind = iota // a flag into the actor's register
+	opStore                 // the register into a flag
+	opPoint                 // a shared counter takes the register in
+	opLook                  // the register takes a shared counter in
+	opLock                  // a mutex around body, which reads and writes the data that it guards
+	opReading               // a mutex around body, only reading
+	opRead                  // a RWMutex around body
+	opWrite
+	opLeaf // a leaf lock around body
+	opTry  // a mutex around body if it is free
+	opTryRead
+	opChoose
+	opKinds
+)
+
+var opNames = [...]string{"load", "store", "point", "look", "lock", "reading", "read", "write", "leaf", "try", "tryread", "choose"}
+
+type op struct {
+	kind opKind
+	n    int // which flag, counter or lock
+	body []op
+}
+
+func (o op) String() string {
+	if o.kind >= opLock && o.kind != opChoose {
+		return fmt.Sprintf("%s%d%v", opNames[o.kind], o.n, o.body)
+	}
+	return fmt.Sprintf("%s%d", opNames[o.kind], o.n)
+}
+
+// steps is how many decisions the op needs at most, without its body.
+func (o op) steps() int {
+	switch o.kind {
+	case opWrite, opTry, opTryRead, opLeaf:
+		return 2
+	}
+	return 1
+}
+
+// state is the world of a random program.
+type state struct {
+	flags    [2]lock.Bool
+	counters [2]int
+	locks    [2]lock.Mutex
+	guarded  [2]int
+	rw       lock.RWMutex
+	rwData   int
+	leaf     lock.Mutex
+	leafData int // a counter: additions commute
+	regs     [3]int
+}
+
+func (s *state) run(a int, ops []op, depth int) {
+	r := &s.regs[a]
+	mix := func(v int) { *r = (*r*31 + v + 1) % 10007 }
+	for _, o := range ops {
+		switch o.kind {
+		case opLoad:
+			v := 0
+			if s.flags[o.n].Load() {
+				v = 1
+			}
+			mix(v)
+		case opStore:
+			s.flags[o.n].Store(*r%2 == 0)
+		case opPoint:
+			lock.Point("counter", uint64(o.n))
+			s.counters[o.n] = (s.counters[o.n]*7 + *r + a) % 10007
+		case opLook:
+			lock.ReadPoint("counter", uint64(o.n))
+			mix(s.counters[o.n])
+		case opLock:
+			s.locks[o.n].Lock()
+			s.guarded[o.n] = (s.guarded[o.n]*5 + *r + a) % 10007
+			s.run(a, o.body, depth+1)
+			s.locks[o.n].Unlock()
+		case opReading:
+			lock.Reading(&s.locks[o.n])
+			s.locks[o.n].Lock()
+			mix(s.guarded[o.n])
+			s.run(a, o.body, depth+1)
+			s.locks[o.n].Unlock()
+		case opTry:
+			got := s.locks[o.n].TryLock()
+			mix(map[bool]int{true: 3, false: 4}[got])
+			if got {
+				s.guarded[o.n] = (s.guarded[o.n]*5 + *r + a) % 10007
+				s.run(a, o.body, depth+1)
+				s.locks[o.n].Unlock()
+			}
+		case opChoose:
+			mix(Choose("choice", 2))
+		default:
+			s.section(a, o, depth, mix)
+		}
+	}
+}
+
+// section is the ops on the RWMutex and the leaf lock.
+func (s *state) section(a int, o op, depth int, mix func(int)) {
+	switch o.kind {
+	case opRead:
+		s.rw.RLock()
+		mix(s.rwData)
+		s.run(a, o.body, depth+1)
+		s.rw.RUnlock()
+	case opWrite:
+		s.rw.Lock()
+		s.rwData = (s.rwData*3 + s.regs[a] + a) % 10007
+		s.run(a, o.body, depth+1)
+		s.rw.Unlock()
+	case opTryRead:
+		got := s.rw.TryRLock()
+		mix(map[bool]int{true: 5, false: 6}[got])
+		if got {
+			mix(s.rwData)
+			s.run(a, o.body, depth+1)
+			s.rw.RUnlock()
+		}
+	case opLeaf:
+		s.leaf.Lock()
+		s.leafData++
+		s.run(a, o.body, depth+1)
+		s.leaf.Unlock()
+	}
+}
+
+// random makes a Program of the actors' ops; the final state is reported to done.
+func random(actors [][]op, done func(string)) Program {
+	return Program{Name: "random", New: func() World {
+		s := &state{}
+		for i := range s.flags {
+			lock.NameBool(&s.flags[i], "flag", uint64(i))
+			lock.NameMutex(&s.locks[i], []*lock.Class{classA, classB}[i], 0)
+		}
+		lock.NameRW(&s.rw, classRW, 0)
+		lock.NameMutex(&s.leaf, leafLock, 0)
+		w := World{Finish: func() []Failure {
+			done(fmt.Sprint(s.flags[0].Load(), s.flags[1].Load(), s.counters, s.guarded, s.rwData, s.leafData, s.regs))
+			return nil
+		}}
+		for i, ops := range actors {
+			w.Actors = append(w.Actors, Actor{Name: fmt.Sprintf("p%d", i), Run: func() { s.run(i, ops, 0) }})
+		}
+		return w
+	}}
+}
+
+// genOps draws the ops of one actor.
+func genOps(t *rapid.T, budget *int, depth int, reading bool) []op {
+	var ops []op
+	for range rapid.IntRange(1, 4-depth).Draw(t, "n") {
+		o := op{kind: opKind(rapid.IntRange(0, int(opKinds)-1).Draw(t, "kind")), n: rapid.IntRange(0, 1).Draw(t, "which")}
+		if reading && o.kind != opLoad && o.kind != opLook { // the contract of Reading: the section only reads
+			o.kind = []opKind{opLoad, opLook}[o.n]
+		}
+		if *budget -= o.steps(); *budget < 0 {
+			return ops
+		}
+		if o.kind >= opLock && o.kind != opChoose && depth < 2 {
+			o.body = genOps(t, budget, depth+1, reading || o.kind == opReading)
+		}
+		ops = append(ops, o)
+	}
+	return ops
+}
+
+// seen is what a search saw of a program.
+type seen struct {
+	finals   map[string]bool
+	failures map[string]bool // class, and whether it blocked
+	traces   map[string]int  // by happens-before: how often
+	result   Result
+}
+
+func look(search func(Program, Options) Result, actors [][]op, o Options) seen {
+	s := seen{finals: map[string]bool{}, failures: map[string]bool{}, traces: map[string]int{}}
+	finer := ""
+	o.inspect = func(x *exec) {
+		if x.schedule.Finer != finer { // the search began again
+			finer = x.schedule.Finer
+			clear(s.traces)
+		}
+		s.traces[traceOf(x)]++
+		for _, f := range x.failures {
+			s.failures[fmt.Sprint(f.Class, f.Blocked)] = true
+		}
+	}
+	s.result = search(random(actors, func(final string) { s.finals[final] = true }), o)
+	return s
+}
+
+// traceOf prints the execution up to the order of independent steps: each actor's steps, what was chosen, and what happened before each.
+func traceOf(x *exec) string {
+	names := map[int32]objectKey{}
+	for k, id := range x.ids {
+		names[id] = k
+	}
+	var count [MaxActors]int
+	place := make([]int, len(x.events)+1) // of each event (index+1) among its actor's
+	lines := make([]string, x.n)
+	actor, i := 0, 0
+	for _, d := range x.schedule.Steps {
+		if d < 0 {
+			lines[actor] += fmt.Sprint("choice ", ^d, ";")
+			continue
+		}
+		e := &x.events[i]
+		i++
+		actor = int(d)
+		count[actor]++
+		place[i] = count[actor]
+		lines[actor] += fmt.Sprint(e.mode, names[e.dep])
+		for q := range x.n {
+			lines[actor] += fmt.Sprint(" ", place[e.clock[q]])
+		}
+		lines[actor] += ";"
+	}
+	return x.schedule.Finer + strings.Join(lines, "\n")
+}
+
+func TestReductionIsSound(t *testing.T) {
+	programs, biggest, cut, traces := 0, 0, int64(0), int64(0)
+	rapid.Check(t, func(t *rapid.T) {
+		n := rapid.IntRange(2, 3).Draw(t, "actors")
+		budget := map[int]int{2: 7, 3: 3}[n]
+		var actors [][]op
+		for range n {
+			b := budget
+			actors = append(actors, genOps(t, &b, 0, false))
+		}
+		brute := look(BruteForce, actors, Options{MaxExecutions: 5000})
+		if brute.result.Err != nil {
+			t.Fatal(brute.result.Err)
+		}
+		if !brute.result.Complete {
+			t.Skip("too big")
+		}
+		d := &dfs{reduce: true, bound: -1}
+		reduced := look(func(p Program, o Options) Result { return explore(p, o, d) }, actors, Options{})
+		if d.odd != 0 {
+			t.Fatalf("%v: %d races could not be reversed", actors, d.odd)
+		}
+		if reduced.result.Err != nil || !reduced.result.Complete {
+			t.Fatalf("%v: %v, complete %v", actors, reduced.result.Err, reduced.result.Complete)
+		}
+		if !maps.Equal(brute.finals, reduced.finals) {
+			t.Fatalf("%v: final states differ:\n brute force %v\n reduced %v", actors, sorted(brute.finals), sorted(reduced.finals))
+		}
+		if !maps.Equal(brute.failures, reduced.failures) {
+			t.Fatalf("%v: failures differ:\n brute force %v\n reduced %v", actors, sorted(brute.failures), sorted(reduced.failures))
+		}
+		for trace, times := range reduced.traces {
+			if times != 1 {
+				t.Fatalf("%v: a trace was explored %d times:\n%s", actors, times, trace)
+			}
+			if brute.traces[trace] == 0 {
+				t.Fatalf("%v: a trace that brute force has not:\n%s", actors, trace)
+			}
+		}
+		if len(reduced.traces) != len(brute.traces) {
+			t.Fatalf("%v: %d traces explored, there are %d (%d executions)", actors, len(reduced.traces), len(brute.traces), brute.result.Traces)
+		}
+		programs++
+		biggest = max(biggest, len(reduced.traces))
+		cut += reduced.result.Cut
+		traces += reduced.result.Traces
+	})
+	t.Logf("%d programs, up to %d traces, %d traces in all, %d executions cut", programs, biggest, traces, cut)
+}
+
+func sorted(m map[string]bool) []string { return slices.Sorted(maps.Keys(m)) }
