@@ -39,6 +39,9 @@ type Options struct {
 	Version  string
 	// Commit is the age at which a transaction is committed; 0 is 5 seconds.
 	Commit time.Duration
+	// Spaces gives the address space of a client's thread, for a scheduler that stands for the clients: there is no watchdog then, and
+	// nobody is asked but it. nil asks /proc.
+	Spaces func(tid uint32) *mm.AddressSpace
 	// HangAfter is when a request counts as hung; 0 is one minute.
 	HangAfter time.Duration
 }
@@ -90,6 +93,9 @@ func New(s *super.FS, o Options) (*FileSystem, error) {
 		f.shadow = mm.NewShadow()
 		f.shadow.OnCycle = f.lockCycle
 		f.watch = newWatchdog(f, o.HangAfter)
+		if o.Spaces == nil {
+			f.watch.start()
+		}
 	}
 	return f, nil
 }
@@ -134,7 +140,7 @@ func (f *FileSystem) Stop() error {
 	default:
 		close(f.ended)
 	}
-	if f.watch != nil {
+	if f.watch != nil && f.opts.Spaces == nil {
 		f.watch.stop()
 	}
 	return errors.Join(f.reapAll(), f.fs.Close())
@@ -167,6 +173,10 @@ func (f *FileSystem) task(op string, h *fuse.InHeader) *journal.Task {
 	t.UID = h.Uid
 	if f.watch != nil {
 		t.Mm = f.shadow.Begin(h.Pid, fmt.Sprintf("task %d (%s, pid %d)", t.ID, op, h.Pid))
+		if f.opts.Spaces != nil {
+			t.Mm.Space = f.opts.Spaces(h.Pid)
+			t.NoRetry = t.Mm.Space != nil && t.Mm.Space.NoRetry
+		}
 		f.watch.begin(t)
 	}
 	return t

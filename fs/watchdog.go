@@ -22,9 +22,13 @@ func newWatchdog(f *FileSystem, after time.Duration) *watchdog {
 	if after == 0 {
 		after = time.Minute
 	}
-	w := &watchdog{fs: f, after: after, quit: make(chan struct{}), active: map[*journal.Task]time.Time{}}
+	return &watchdog{fs: f, after: after, quit: make(chan struct{}), active: map[*journal.Task]time.Time{}}
+}
+
+// start begins to watch; stop ends it.
+func (w *watchdog) start() {
 	go w.run()
-	return w
+	go w.breakDeadlocks()
 }
 
 func (w *watchdog) begin(t *journal.Task) {
@@ -71,7 +75,6 @@ func (w *watchdog) breakDeadlocks() {
 }
 
 func (w *watchdog) run() {
-	go w.breakDeadlocks()
 	tick := time.NewTicker(w.after / 4)
 	defer tick.Stop()
 	for {

@@ -22,7 +22,9 @@ type AddressSpace struct {
 	// Tgid is the process id.
 	Tgid uint32 // immutable
 	// MmapLock is mmap_lock: shared in a fault and in a copy from the user's buffer, exclusive in mmap(2).
-	MmapLock lock.RWMutex
+	MmapLock lock.RWMutex // own lock
+	// NoRetry says that the process's faults come from callers that may not drop mmap_lock (get_user_pages without FOLL_UNLOCKABLE).
+	NoRetry bool // immutable
 }
 
 // NewAddressSpace returns the space of process tgid.
@@ -43,9 +45,9 @@ func (l LockID) String() string { return fmt.Sprintf("%s(%d)", l.Class.Name, l.I
 
 // Thread is the client's thread while one request of it is served. A nil Thread is not shadowed: its methods do nothing.
 type Thread struct {
-	Name   string // immutable; "task 7 (write, pid 345)"
-	Space  *AddressSpace
-	shadow *Shadow
+	Name   string        // immutable; "task 7 (write, pid 345)"
+	Space  *AddressSpace // immutable once the request runs
+	shadow *Shadow       // immutable
 
 	broken atomic.Bool
 	held   []heldLock // guarded by shadow.mu
@@ -90,11 +92,6 @@ func (s *Shadow) Begin(tid uint32, name string) *Thread {
 		return nil
 	}
 	return &Thread{Name: name, Space: s.space(tid), shadow: s}
-}
-
-// BeginIn is Begin in a given address space.
-func (s *Shadow) BeginIn(space *AddressSpace, name string) *Thread {
-	return &Thread{Name: name, Space: space, shadow: s}
 }
 
 // maxSpaces bounds the memory of thread ids; past it all are looked up anew. A reused id shares a lock with strangers at worst.

@@ -1,0 +1,201 @@
+//go:build explore
+
+package explore
+
+import (
+	"bytes"
+	"compress/gzip"
+	_ "embed" // the base images
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"slices"
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"inlinefs/blockdev"
+	"inlinefs/check"
+	"inlinefs/fs"
+	"inlinefs/internal/event"
+	"inlinefs/internal/fserr"
+	"inlinefs/internal/sched"
+	"inlinefs/mm"
+	"inlinefs/super"
+)
+
+//go:embed testdata/plain.img.gz
+var plainImage []byte
+
+//go:embed testdata/journal.img.gz
+var journalImage []byte
+
+func unpack(gz []byte) ([]byte, error) {
+	r, err := gzip.NewReader(bytes.NewReader(gz))
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(r)
+}
+
+// base is the image that every execution of a scenario begins with.
+type base struct {
+	img  []byte
+	node uint64 // of the file
+	size uint64 // of the file
+}
+
+var quiet = slog.New(slog.DiscardHandler)
+
+// mount opens img with the given strategy as a mount does, but for the threads.
+func mount(dev blockdev.Device, strategy string, s super.Options, spaces func(uint32) *mm.AddressSpace) (*fs.FileSystem, error) {
+	s.Log, s.CacheSize, s.Errors = quiet, 1<<20, 1
+	var f *fs.FileSystem
+	s.Strategy = strategy
+	s.Events = func(ino uint64) []event.Event { return f.EventsOf(ino) }
+	sb, err := super.Open(dev, s)
+	if err != nil {
+		return nil, err
+	}
+	f, err = fs.New(sb, fs.Options{Log: quiet, Mmap: fs.MmapObserve, Strategy: strategy, Spaces: spaces})
+	return f, err
+}
+
+func noSpaces(uint32) *mm.AddressSpace { return nil }
+
+// newBase makes the image of a scenario: one file, with an inline content unless it is to be fresh.
+func newBase(img []byte, content []byte) (*base, error) {
+	b := &base{img: slices.Clone(img), size: uint64(len(content))}
+	f, err := mount(blockdev.NewMem(b.img), "premmap", super.Options{}, noSpaces)
+	if err != nil {
+		return nil, err
+	}
+	var out fuse.CreateOut
+	in := fuse.CreateIn{InHeader: fuse.InHeader{NodeId: fuse.FUSE_ROOT_ID}, Mode: 0o644, Flags: syscall.O_RDWR}
+	if st := f.Create(nil, &in, "f", &out); st != fuse.OK {
+		return nil, fmt.Errorf("file of the base image: %v", st)
+	}
+	b.node = out.NodeId
+	if len(content) > 0 {
+		in := fuse.WriteIn{InHeader: fuse.InHeader{NodeId: b.node}, Fh: observed, Size: uint32(len(content)), WriteFlags: fuse.WRITE_LOCKOWNER}
+		if _, st := f.Write(nil, &in, content); st != fuse.OK {
+			return nil, fmt.Errorf("content of the base image: %v", st)
+		}
+	}
+	f.Forget(b.node, 1)
+	return b, f.Stop()
+}
+
+// world is one execution of a scenario.
+type world struct {
+	sc     *Scenario
+	base   *base
+	dev    *blockdev.Overlay
+	fs     *fs.FileSystem
+	c      *client
+	spaces map[uint32]*mm.AddressSpace
+	ops    []*op // of all actors
+	failed bool  // a failure was injected
+	buf    [pageSize]byte
+	judged map[string][]sched.Failure // shared by the executions of a search: verdicts by final image
+	ev     []event.Event
+	first  *event.Violation
+}
+
+// fork is a fresh world over b.
+func (sc *Scenario) fork(b *base, strategy string, judged map[string][]sched.Failure) (*world, error) {
+	w := &world{sc: sc, base: b, dev: blockdev.NewOverlay(blockdev.NewMemReadOnly(b.img)), spaces: map[uint32]*mm.AddressSpace{}, judged: judged}
+	for _, a := range sc.Actors {
+		if w.spaces[a.Pid] == nil {
+			w.spaces[a.Pid] = mm.NewAddressSpace(a.Pid)
+			w.spaces[a.Pid].NoRetry = a.NoRetry
+		}
+	}
+	var err error
+	w.fs, err = mount(w.dev, strategy, super.Options{Inject: w.inject}, func(pid uint32) *mm.AddressSpace { return w.spaces[pid] })
+	if err != nil {
+		return nil, err
+	}
+	w.c = newClient(w, b.node, b.size)
+	// The kernel knows the file: a reference for its lookup, and an observed handle.
+	if st := w.fs.Lookup(nil, &fuse.InHeader{NodeId: fuse.FUSE_ROOT_ID}, "f", &fuse.EntryOut{}); st != fuse.OK {
+		return nil, fmt.Errorf("lookup: %v", st)
+	}
+	if st := w.fs.Open(nil, &fuse.OpenIn{InHeader: w.c.header(1), Flags: syscall.O_RDWR}, &fuse.OpenOut{}); st != fuse.OK {
+		return nil, fmt.Errorf("open: %v", st)
+	}
+	for n := range sc.Before {
+		o := sc.Before[n]
+		if st := o.run(w, 1); st != fuse.OK {
+			return nil, fmt.Errorf("%s before the race: %v", &o, st)
+		}
+	}
+	return w, nil
+}
+
+// inject asks the search whether a step fails; it is silent outside of an exploration.
+func (w *world) inject(step string, _ uint64) error {
+	if sched.Running() < 0 || !slices.Contains(w.sc.Faults, step) || sched.Choose(step+" fails", 2) == 0 {
+		return nil
+	}
+	w.failed = true
+	return fmt.Errorf("injected failure of %s: %w", step, fserr.NoSpace)
+}
+
+// read is a READ of the first n bytes.
+func (w *world) read(h fuse.InHeader, flags uint32, n int) ([]byte, fuse.Status) {
+	in := fuse.ReadIn{InHeader: h, Fh: observed, ReadFlags: flags, Size: uint32(n)}
+	buf := make([]byte, n)
+	r, st := w.fs.Read(nil, &in, buf)
+	if st != fuse.OK {
+		return nil, st
+	}
+	b, st := r.Bytes(buf)
+	r.Done()
+	return b, st
+}
+
+// finish judges an execution: what the mount has counted, the file's content, and the image.
+func (w *world) finish() []sched.Failure {
+	var out []sched.Failure
+	w.c.launder(true)
+	r := w.fs.Report()
+	for _, class := range slices.Sorted(maps.Keys(r.Violations)) {
+		if class == "lock-cycle" {
+			continue // the scheduler finds the cycle, with both chains
+		}
+		detail := fmt.Sprintf("%d", r.Violations[class])
+		if r.First != nil && r.First.Class == class {
+			detail = r.First.Message
+		}
+		out = append(out, sched.Failure{Class: class, Detail: detail})
+	}
+	w.first, w.ev = r.First, w.fs.EventsOf(w.base.node)
+	content, st := w.read(w.c.header(0), fuse.READ_LOCKOWNER, pageSize)
+	out = append(out, w.judge(content, st)...)
+	if err := w.fs.Stop(); err != nil {
+		out = append(out, sched.Failure{Class: "unexpected-error", Detail: "unmount: " + err.Error()})
+	}
+	return append(out, judgeImage(w.dev)...)
+}
+
+// judgeImage is package check's opinion of the image.
+func judgeImage(dev blockdev.Device) (out []sched.Failure) {
+	rep, err := check.Image(dev, check.Options{MaxFindings: 8})
+	if err != nil {
+		return []sched.Failure{{Class: "image", Detail: err.Error()}}
+	}
+	for _, f := range rep.Findings {
+		switch f.Class {
+		case check.ClassState, check.ClassNeedsRecovery, check.ClassOrphan: // a mount without Begin; what the next mount finishes
+		case check.ClassBlockLeak:
+			out = append(out, sched.Failure{Class: "leak", Detail: f.Text})
+		case check.ClassInlineTail:
+			out = append(out, sched.Failure{Class: "stale-data", Detail: f.Text})
+		default:
+			out = append(out, sched.Failure{Class: "image", Detail: f.String()})
+		}
+	}
+	return out
+}
