@@ -88,8 +88,8 @@ func (c *Cache) writeHeads(heads []*Head) error {
 		for n < len(heads) && n < perRun && heads[n].blk == heads[n-1].blk+1 {
 			n++
 		}
-		if n > 1 && scratch == nil {
-			scratch = make([]byte, runMax)
+		if n > 1 && len(scratch) < n*c.blockSize {
+			scratch = make([]byte, n*c.blockSize)
 		}
 		if err := c.writeRun(heads[:n], scratch); err != nil {
 			errs = append(errs, err)

@@ -91,6 +91,7 @@ func New(s *super.FS, o Options) (*FileSystem, error) {
 	f.stateless = o.Mmap != MmapObserve
 	if f.inodes.Observe {
 		f.shadow = mm.NewShadow()
+		f.shadow.Spaces = o.Spaces
 		f.shadow.OnCycle = f.lockCycle
 		f.watch = newWatchdog(f, o.HangAfter)
 		if o.Spaces == nil {
@@ -172,11 +173,8 @@ func (f *FileSystem) task(op string, h *fuse.InHeader) *journal.Task {
 	t := f.fs.Journal.NewTask(op, h.Pid)
 	t.UID = h.Uid
 	if f.watch != nil {
-		t.Mm = f.shadow.Begin(h.Pid, fmt.Sprintf("task %d (%s, pid %d)", t.ID, op, h.Pid))
-		if f.opts.Spaces != nil {
-			t.Mm.Space = f.opts.Spaces(h.Pid)
-			t.NoRetry = t.Mm.Space != nil && t.Mm.Space.NoRetry
-		}
+		t.Mm = f.shadow.Begin(h.Pid, op, t.ID)
+		t.NoRetry = t.Mm.Space != nil && t.Mm.Space.NoRetry
 		f.watch.begin(t)
 	}
 	return t
@@ -214,6 +212,7 @@ func (f *FileSystem) with(t *journal.Task, typ journal.Type, credits int, fn fun
 
 // attr fills the kernel's attributes from the inode.
 func (f *FileSystem) attr(i *inode.Inode, a *fuse.Attr) {
+	lock.Reading(&i.Mu)
 	i.Mu.Lock()
 	defer i.Mu.Unlock()
 	r := i.Raw

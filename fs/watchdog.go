@@ -58,7 +58,7 @@ func (w *watchdog) taskOf(th *mm.Thread) *journal.Task {
 			return t
 		}
 	}
-	return &journal.Task{Op: th.Name}
+	return &journal.Task{Op: th.Name()}
 }
 
 func (w *watchdog) breakDeadlocks() {

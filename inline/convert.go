@@ -46,7 +46,7 @@ func (e *Engine) count(t *journal.Task, i *inode.Inode, err error) {
 		e.FS.Live.Conversions.Add(1)
 	}
 	if i.Observed() {
-		i.Event(t, "inline.Convert", "ext4_convert_inline_data", fmt.Sprintf("done, err=%v, INLINE_DATA_FL=%v", err, i.HasInline()))
+		i.Event(t, "inline.Convert", "ext4_convert_inline_data", fmt.Sprintf("done, err=%v", err))
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"inlinefs/inode"
+	"inlinefs/internal/lock"
 	"inlinefs/ondisk"
 )
 
@@ -23,6 +24,7 @@ func value(raw ondisk.Inode) ([]byte, error) {
 
 // Max is the most bytes that the inode can hold now, 0 for none (ext4_get_max_inline_size).
 func Max(i *inode.Inode) uint64 {
+	lock.Reading(&i.Mu)
 	i.Mu.Lock()
 	defer i.Mu.Unlock()
 	v := ondisk.IbodyMax(i.Raw)
@@ -34,6 +36,7 @@ func Max(i *inode.Inode) uint64 {
 
 // Size is i_inline_size: 60 and the length of system.data; ok is false when the file is not inline. It may be more than i_size.
 func Size(i *inode.Inode) (n uint64, ok bool, err error) {
+	lock.Reading(&i.Mu)
 	i.Mu.Lock()
 	defer i.Mu.Unlock()
 	if !i.Raw.Has(ondisk.FlInlineData) {
@@ -51,6 +54,7 @@ func Size(i *inode.Inode) (n uint64, ok bool, err error) {
 func Read(i *inode.Inode, dst []byte, off uint64) (ok bool, err error) {
 	i.XattrSem.RLock()
 	defer i.XattrSem.RUnlock()
+	lock.Reading(&i.Mu)
 	i.Mu.Lock()
 	defer i.Mu.Unlock()
 	if !i.Raw.Has(ondisk.FlInlineData) {

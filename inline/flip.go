@@ -8,6 +8,7 @@ import (
 	"inlinefs/alloc"
 	"inlinefs/extent"
 	"inlinefs/inode"
+	"inlinefs/internal/lock"
 	"inlinefs/journal"
 	"inlinefs/ondisk"
 )
@@ -16,6 +17,7 @@ import (
 func snapshot(i *inode.Inode) (data []byte, ok bool, err error) {
 	i.XattrSem.RLock()
 	defer i.XattrSem.RUnlock()
+	lock.Reading(&i.Mu)
 	i.Mu.Lock()
 	defer i.Mu.Unlock()
 	if !i.Raw.Has(ondisk.FlInlineData) {
@@ -103,6 +105,7 @@ func (e *Engine) convertFlipTwice(t *journal.Task, i *inode.Inode) error {
 
 // stillInline is the content under XattrSem, nil when somebody else has converted the file.
 func (e *Engine) stillInline(i *inode.Inode) ([]byte, error) {
+	lock.Reading(&i.Mu)
 	i.Mu.Lock()
 	defer i.Mu.Unlock()
 	if !i.Raw.Has(ondisk.FlInlineData) {

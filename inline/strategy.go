@@ -77,9 +77,7 @@ func (e *Engine) Announce(t *journal.Task, i *inode.Inode) error {
 // open handle would deadlock in the kernel: a violation.
 func (e *Engine) Fault(t *journal.Task, i *inode.Inode, fill func() error) error {
 	e.FS.Live.Faults.Add(1)
-	if i.Observed() {
-		i.Event(t, "inline.Fault", "ext4_page_mkwrite", fmt.Sprintf("has_inline=%v", i.HasInline()))
-	}
+	i.Event(t, "inline.Fault", "ext4_page_mkwrite", "first touch of a page")
 	if h := t.Current(); h != nil {
 		return e.FS.Journal.V.Raise(journal.HandleInFault, t, uint64(i.Ino), nil, "fault of task %d with a handle open", t.ID)
 	}

@@ -84,6 +84,7 @@ func (i *Inode) Seed() uint32 { return ondisk.InodeSeed(i.FS.Seed, i.Ino, i.Gene
 
 // Size is i_size in bytes.
 func (i *Inode) Size() uint64 {
+	lock.Reading(&i.Mu)
 	i.Mu.Lock()
 	defer i.Mu.Unlock()
 	return i.Raw.Size()
@@ -98,6 +99,7 @@ func (i *Inode) SetSize(v uint64) {
 
 // Mode is i_mode.
 func (i *Inode) Mode() uint16 {
+	lock.Reading(&i.Mu)
 	i.Mu.Lock()
 	defer i.Mu.Unlock()
 	return i.Raw.Mode()
@@ -105,6 +107,7 @@ func (i *Inode) Mode() uint16 {
 
 // Flags is i_flags.
 func (i *Inode) Flags() uint32 {
+	lock.Reading(&i.Mu)
 	i.Mu.Lock()
 	defer i.Mu.Unlock()
 	return i.Raw.Flags()
@@ -119,6 +122,7 @@ func (i *Inode) ChangeFlags(set, clear uint32) {
 
 // Links is i_links_count.
 func (i *Inode) Links() uint16 {
+	lock.Reading(&i.Mu)
 	i.Mu.Lock()
 	defer i.Mu.Unlock()
 	return i.Raw.Links()
@@ -188,6 +192,9 @@ func (i *Inode) MarkDirty(h *journal.Handle) error {
 }
 
 func (i *Inode) copyOut(b *buffer.Head, off int) {
+	if !i.FS.Csum {
+		lock.Reading(&i.Mu)
+	}
 	i.Mu.Lock()
 	defer i.Mu.Unlock()
 	if i.FS.Csum {

@@ -45,7 +45,9 @@ func (l LockID) String() string { return fmt.Sprintf("%s(%d)", l.Class.Name, l.I
 
 // Thread is the client's thread while one request of it is served. A nil Thread is not shadowed: its methods do nothing.
 type Thread struct {
-	Name   string        // immutable; "task 7 (write, pid 345)"
+	op     string        // immutable
+	tid    uint32        // immutable
+	task   uint64        // immutable
 	Space  *AddressSpace // immutable once the request runs
 	shadow *Shadow       // immutable
 
@@ -68,6 +70,8 @@ type waiting struct {
 
 // Shadow is what a mount knows of its clients' locks. A nil Shadow hands out nil Threads.
 type Shadow struct {
+	// Spaces gives the address space of a client's thread; nil asks /proc. Set before the first Begin.
+	Spaces func(tid uint32) *AddressSpace
 	// OnCycle hears of a lock order that can deadlock, once for each pair of classes, and of each deadlock that was broken. It is called
 	// without the shadow's lock. Set before the first Begin.
 	OnCycle func(t *Thread, text string)
@@ -86,13 +90,22 @@ func NewShadow() *Shadow {
 		order: map[[2]*lock.Class]string{}, told: map[[2]*lock.Class]struct{}{}}
 }
 
-// Begin is the start of a request of client thread tid; name tells it in reports.
-func (s *Shadow) Begin(tid uint32, name string) *Thread {
+// Begin is the start of a request of client thread tid; op and the task's number tell it in reports.
+func (s *Shadow) Begin(tid uint32, op string, task uint64) *Thread {
 	if s == nil {
 		return nil
 	}
-	return &Thread{Name: name, Space: s.space(tid), shadow: s}
+	t := &Thread{op: op, tid: tid, task: task, shadow: s}
+	if s.Spaces != nil {
+		t.Space = s.Spaces(tid)
+	} else {
+		t.Space = s.space(tid)
+	}
+	return t
 }
+
+// Name is "task 7 (write, pid 345)".
+func (t *Thread) Name() string { return fmt.Sprintf("task %d (%s, pid %d)", t.task, t.op, t.tid) }
 
 // maxSpaces bounds the memory of thread ids; past it all are looked up anew. A reused id shares a lock with strangers at worst.
 const maxSpaces = 4096
@@ -172,7 +185,7 @@ func (s *Shadow) learn(t *Thread, a, b LockID) string {
 	if _, known := s.order[key]; known {
 		return ""
 	}
-	s.order[key] = fmt.Sprintf("%s took %s under %s", t.Name, b, a)
+	s.order[key] = fmt.Sprintf("%s took %s under %s", t.Name(), b, a)
 	path := s.path(b.Class, a.Class, nil)
 	if path == nil {
 		return ""
@@ -288,7 +301,7 @@ func (s *Shadow) BreakDeadlocks(age time.Duration) int {
 		}
 		if cycle := s.cycle(t, t, nil); cycle != nil {
 			t.broken.Store(true)
-			out = append(out, found{t, "deadlock: " + strings.Join(cycle, ", ") + "; broken at " + t.Name})
+			out = append(out, found{t, "deadlock: " + strings.Join(cycle, ", ") + "; broken at " + t.Name()})
 		}
 	}
 	s.mu.Unlock()
@@ -310,7 +323,7 @@ func (s *Shadow) cycle(t, goal *Thread, seen []*Thread) []string {
 		if o == t || !s.blocks(o, t) {
 			continue
 		}
-		line := fmt.Sprintf("%s waits for %s of %s", t.Name, t.wait.id, o.Name)
+		line := fmt.Sprintf("%s waits for %s of %s", t.Name(), t.wait.id, o.Name())
 		if o == goal {
 			return []string{line}
 		}
