@@ -14,11 +14,13 @@ type lockState struct {
 	writer         int8 // actor+1; 0 is nobody
 	readers        [MaxActors]uint8
 	sharers        int
-	waiting        uint32 // writers that have queued
-	released       clock  // of the writers that gave it back
-	releasedShared clock  // of the readers
-	visible        bool   // its operations are switch points
-	tried          bool   // so are its releases
+	waiting        uint32           // writers that have queued
+	released       clock            // of the writers that gave it back
+	releasedShared clock            // of the readers
+	releases       [MaxActors]int32 // by holder: index+1 of the last step that gave it back
+	releasesShared [MaxActors]int32
+	visible        bool // its operations are switch points
+	tried          bool // so are its releases
 }
 
 // lockOf finds the state of a lock, its index included.
@@ -48,7 +50,8 @@ func (x *exec) canGo(a *actor) bool {
 	case lock.Acquire:
 		return x.locks[a.pend.slot].free(false)
 	case lock.RAcquire:
-		return x.locks[a.pend.slot].free(true)
+		l := &x.locks[a.pend.slot]
+		return l.free(true) && (l.o.RW || l.readers[a.id] == 0) // a mutex is not recursive, who only reads included
 	}
 	return true
 }
@@ -67,7 +70,7 @@ func (x *exec) Lock(o *lock.Object, shared bool) {
 		p.kind, p.mode = lock.RAcquire, modeRead
 	}
 	if !l.visible {
-		if l.free(p.kind == lock.RAcquire) {
+		if a.pend = p; x.canGo(a) {
 			x.grant(a, l, &p)
 			return
 		}
@@ -127,6 +130,7 @@ func (x *exec) take(a *actor) {
 	switch p.kind {
 	case lock.Queue:
 		l.waiting |= 1 << a.id
+		x.logLock(a, p.slot, 0, 0, 1)
 		x.record(a, p.kind, p.what, p.inst, "")
 	case lock.TryAcquire, lock.TryRAcquire:
 		shared := p.kind == lock.TryRAcquire
@@ -154,8 +158,10 @@ func (x *exec) grant(a *actor, l *lockState, p *pending) {
 	if shared {
 		l.readers[a.id]++
 		l.sharers++
+		x.logLock(a, p.slot, 0, 1, 0)
 	} else {
 		l.writer = a.id + 1
+		x.logLock(a, p.slot, 1, 0, -int8(l.waiting>>a.id&1))
 		l.waiting &^= 1 << a.id
 	}
 	hidden := p.dep < 0
@@ -189,7 +195,9 @@ func (x *exec) Unlock(o *lock.Object, shared bool) {
 	case l.writer != 0:
 		owner = &x.actors[l.writer-1]
 		l.writer = 0
+		x.logLock(a, slot, -1, 0, 0)
 		l.released.join(&a.clock)
+		l.releases[owner.id] = a.clock[a.id]
 		shared = false
 	case l.sharers > 0:
 		if l.readers[a.id] == 0 {
@@ -197,7 +205,9 @@ func (x *exec) Unlock(o *lock.Object, shared bool) {
 		}
 		l.readers[owner.id]--
 		l.sharers--
+		x.logLock(a, slot, 0, -1, 0)
 		l.releasedShared.join(&a.clock)
+		l.releasesShared[owner.id] = a.clock[a.id]
 		shared = true
 	default:
 		panic("unlock of unlocked " + o.What)
@@ -326,6 +336,9 @@ func (x *exec) blocking(a *actor) uint32 {
 		m |= 1 << (l.writer - 1)
 	}
 	if a.pend.kind == lock.RAcquire {
+		if !l.o.RW {
+			m |= readersOf(l) & (1 << a.id)
+		}
 		return m | l.waiting
 	}
 	return m | readersOf(l)

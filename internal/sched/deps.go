@@ -64,7 +64,9 @@ type event struct {
 	mode  mode
 	// failed says of modeTry that the lock was not free.
 	failed bool
+	kind   lock.Kind
 	dep    int32
+	slot   int32
 	node   int32 // of the search's path
 	clock  clock // its own index+1 included
 }
@@ -126,5 +128,5 @@ func (x *exec) touch(a *actor) {
 	}
 	c[a.id] = k + 1
 	a.clock = c
-	x.events = append(x.events, event{actor: a.id, mode: p.mode, dep: p.dep, node: x.node, clock: c})
+	x.events = append(x.events, event{actor: a.id, mode: p.mode, kind: p.kind, dep: p.dep, slot: p.slot, node: x.node, clock: c})
 }

@@ -144,29 +144,40 @@ func (d *dfs) next() bool {
 // taken looks for races of the step.
 func (d *dfs) taken(x *exec, a *actor) {
 	if d.reduce && int(x.node) >= d.fresh {
-		d.races(x, a, ^uint32(0))
+		d.races(x, a)
 	}
 }
 
-// stuck looks for races of a step that will never be taken with those of who is in its way: had they not come first, it could have been.
+// stuck looks for a race of a step that will never be taken: had none of those come first that are in its way, it could have been. They
+// are turned round together, since one is enough to stop it. What a waits for by having queued was a race when it queued.
 func (d *dfs) stuck(x *exec, a *actor) {
-	if mask := x.blocking(a); d.reduce && mask&(1<<a.id) == 0 {
-		d.races(x, a, mask)
-	}
-}
-
-// races finds the steps of the actors among that the next step of a is in a race with: dependent, by another actor, and not ordered before it by steps
-// between. The edge from a release to the acquire that it allows is not counted, since it is the acquires that race, but for a try that
-// failed: it was before the release.
-func (d *dfs) races(x *exec, a *actor, among uint32) {
-	p := &a.pend
-	if p.dep < 0 {
+	mask := x.blocking(a)
+	if !d.reduce || a.pend.dep < 0 || mask&(1<<a.id) != 0 {
 		return
 	}
-	o := &x.objects[p.dep]
-	var last clock // index+1 of each actor's last dependent step, if it is not before a's last step
+	if a.pend.mode == modeOwn {
+		mask = 0
+		if w := x.locks[a.pend.slot].writer; w != 0 {
+			mask = 1 << (w - 1)
+		}
+	}
+	last := x.concurrent(a)
+	for q := range x.n {
+		if mask&(1<<q) == 0 {
+			last[q] = 0
+		} else if last[q] == 0 {
+			return // it came before another step of a: a never could
+		}
+	}
+	d.reverseAll(x, a, &last)
+}
+
+// concurrent is for each other actor the index+1 of its last step that the next step of a depends on, if that does not come before the
+// last step of a; else 0.
+func (x *exec) concurrent(a *actor) (last clock) {
+	o := &x.objects[a.pend.dep]
 	for m := range modes {
-		if conflicts[p.mode]&(1<<m) == 0 {
+		if conflicts[a.pend.mode]&(1<<m) == 0 {
 			continue
 		}
 		for q, i := range o.last[m] {
@@ -175,12 +186,26 @@ func (d *dfs) races(x *exec, a *actor, among uint32) {
 			}
 		}
 	}
+	return last
+}
+
+// races finds the steps that the next step of a is in a race with: dependent, by another actor, and not ordered before it by steps between.
+// The edge to an acquire from the release that ends what e began is not counted: it is the acquires that race.
+func (d *dfs) races(x *exec, a *actor) {
+	if a.pend.dep < 0 {
+		return
+	}
+	last := x.concurrent(a)
+	readers := 0
 	for q := range x.n {
 		e := last[q]
-		if e == 0 || among&(1<<q) == 0 {
+		if e == 0 {
 			continue
 		}
-		immediate := !x.events[e-1].failed || !x.beforeRelease(p, q, e)
+		if x.events[e-1].mode == modeRead {
+			readers++
+		}
+		immediate := !x.released(&a.pend, q, e)
 		for r := range x.n {
 			if r != q && last[r] != 0 && x.events[last[r]-1].clock[q] >= e {
 				immediate = false
@@ -190,29 +215,65 @@ func (d *dfs) races(x *exec, a *actor, among uint32) {
 			d.reverse(x, int(e-1), a, &last)
 		}
 	}
+	// Those who shared a mutex may have kept each other from giving it back, so that none of them is in a race alone.
+	if readers > 1 && a.pend.kind == lock.Acquire {
+		d.reverseAll(x, a, &last)
+	}
 }
 
-// beforeRelease tells whether the step with index e-1 of actor q came before a release that p's acquire had to wait for.
-func (x *exec) beforeRelease(p *pending, q int, e int32) bool {
-	if p.slot < 0 {
+// released tells whether the step with index e-1 of actor q is before the acquire p by way of a release; of q's own only if e is a try that
+// failed.
+func (x *exec) released(p *pending, q int, e int32) bool {
+	if p.kind != lock.Acquire && p.kind != lock.RAcquire {
 		return false
 	}
 	l := &x.locks[p.slot]
-	return l.released[q] >= e || (p.kind == lock.Acquire || p.kind == lock.TryAcquire) && l.releasedShared[q] >= e
+	for r := range x.n {
+		if r == q && !x.events[e-1].failed {
+			continue
+		}
+		if i := l.releases[r]; i > 0 && x.events[i-1].clock[q] >= e {
+			return true
+		}
+		if i := l.releasesShared[r]; p.kind == lock.Acquire && i > 0 && x.events[i-1].clock[q] >= e {
+			return true
+		}
+	}
+	return false
 }
 
 // reverse makes sure that a trace is explored in which the next step of a comes before event e. What follows e and does not depend on it,
 // and then a's step, can happen at the node of e: one of the actors that can begin this sequence must be explored there.
 func (d *dfs) reverse(x *exec, e int, a *actor, last *clock) {
-	q := x.events[e].actor
+	var one clock
+	one[x.events[e].actor] = int32(e + 1)
+	d.sequence(x, e, a, &one, last)
+}
+
+// reverseAll does it for several events at once, at the node of the first.
+func (d *dfs) reverseAll(x *exec, a *actor, all *clock) {
+	e := int32(0)
+	for _, i := range all {
+		if i != 0 && (e == 0 || i < e) {
+			e = i
+		}
+	}
+	if e != 0 {
+		d.sequence(x, int(e-1), a, all, all)
+	}
+}
+
+// sequence is the steps after e that none of the events in without (index+1 by actor) comes before, and then the next step of a. last has the
+// steps that this one depends on.
+func (d *dfs) sequence(x *exec, e int, a *actor, without, last *clock) {
 	var first clock // index+1 of each actor's first step of the sequence
 	var initials uint32
 	for j := e + 1; j < len(x.events); j++ {
 		f := &x.events[j]
-		if f.clock[q] > int32(e) || first[f.actor] != 0 {
+		if first[f.actor] != 0 || x.after(&f.clock, without) {
 			continue
 		}
-		if startsAlone(x, &f.clock, f.actor, &first) {
+		if x.startsAlone(&f.clock, f.actor, &first) {
 			initials |= 1 << f.actor
 		}
 		first[f.actor] = int32(j + 1)
@@ -220,15 +281,19 @@ func (d *dfs) reverse(x *exec, e int, a *actor, last *clock) {
 	if first[a.id] == 0 {
 		c := a.clock
 		for _, i := range last {
-			if i != 0 && x.events[i-1].clock[q] <= int32(e) {
+			if i != 0 && !x.after(&x.events[i-1].clock, without) {
 				c.join(&x.events[i-1].clock)
 			}
 		}
-		if startsAlone(x, &c, a.id, &first) {
+		if x.startsAlone(&c, a.id, &first) {
 			initials |= 1 << a.id
 		}
 	}
-	n := &d.path[x.events[e].node]
+	d.oneOf(&d.path[x.events[e].node], initials, 1<<a.id)
+}
+
+// oneOf makes sure that one of the initials is explored at n, rather the preferred one.
+func (d *dfs) oneOf(n *node, initials, preferred uint32) {
 	initials &= n.enabled
 	if initials&(n.backtrack|n.sleep) != 0 {
 		return
@@ -237,15 +302,25 @@ func (d *dfs) reverse(x *exec, e int, a *actor, last *clock) {
 	case initials == 0: // a lock without a name was in the way
 		d.odd++
 		n.backtrack |= n.enabled
-	case initials&(1<<a.id) != 0:
-		n.backtrack |= 1 << a.id
+	case initials&preferred != 0:
+		n.backtrack |= preferred
 	default:
 		n.backtrack |= initials & -initials
 	}
 }
 
+// after tells whether one of the events in without (index+1 by actor) comes before a step with clock c.
+func (x *exec) after(c, without *clock) bool {
+	for q := range x.n {
+		if without[q] != 0 && c[q] >= without[q] {
+			return true
+		}
+	}
+	return false
+}
+
 // startsAlone tells whether no step in first, by another actor, happens before a step with clock c.
-func startsAlone(x *exec, c *clock, self int8, first *clock) bool {
+func (x *exec) startsAlone(c *clock, self int8, first *clock) bool {
 	for s := range x.n {
 		if s != int(self) && first[s] != 0 && c[s] >= first[s] {
 			return false

@@ -52,6 +52,7 @@ type actor struct {
 	live    bool
 	got     bool // its last TryLock succeeded
 	waited  bool // the trace has its wait
+	waits   bool // for good
 	crashed bool
 }
 
@@ -119,6 +120,8 @@ type exec struct {
 
 	tracing bool
 	steps   []Step
+	logging bool
+	lockLog []lockStep
 
 	finer    finer // switch points beyond the declared ones, in this execution
 	learned  finer // and in the next
@@ -172,6 +175,7 @@ func (x *exec) reset(w World) {
 	x.n = len(w.Actors)
 	x.prev, x.end, x.started, x.unwinding, x.unwound = -1, endRunning, false, false, 0
 	x.locks, x.events, x.failures, x.steps = x.locks[:0], x.events[:0], nil, nil
+	x.lockLog = x.lockLog[:0]
 	x.finer = x.learned.clone()
 	x.schedule = Schedule{Finer: x.finer.String(), Steps: x.schedule.Steps[:0]}
 	x.preemptions, x.faults, x.node = 0, 0, 0
@@ -204,6 +208,7 @@ func (x *exec) drive() {
 		x.deadlock()
 		for i := range x.n {
 			if a := &x.actors[i]; a.live {
+				a.waits = true
 				x.strat.stuck(x, a)
 			}
 		}

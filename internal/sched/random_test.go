@@ -23,7 +23,7 @@ const (
 	opPoint                 // a shared counter takes the register in
 	opLook                  // the register takes a shared counter in
 	opLock                  // a mutex around body, which reads and writes the data that it guards
-	opReading               // a mutex around body, only reading
+	opReading               // a mutex around body, reading the data that it guards; the body may do more, against the contract of lock.Reading
 	opRead                  // a RWMutex around body
 	opWrite
 	opLeaf // a leaf lock around body
@@ -167,22 +167,30 @@ func random(actors [][]op, done func(string)) Program {
 }
 
 // genOps draws the ops of one actor.
-func genOps(t *rapid.T, budget *int, depth int, reading bool) []op {
+func genOps(t *rapid.T, budget *int, depth int) []op {
 	var ops []op
 	for range rapid.IntRange(1, 4-depth).Draw(t, "n") {
 		o := op{kind: opKind(rapid.IntRange(0, int(opKinds)-1).Draw(t, "kind")), n: rapid.IntRange(0, 1).Draw(t, "which")}
-		if reading && o.kind != opLoad && o.kind != opLook { // the contract of Reading: the section only reads
-			o.kind = []opKind{opLoad, opLook}[o.n]
-		}
 		if *budget -= o.steps(); *budget < 0 {
 			return ops
 		}
 		if o.kind >= opLock && o.kind != opChoose && depth < 2 {
-			o.body = genOps(t, budget, depth+1, reading || o.kind == opReading)
+			o.body = genOps(t, budget, depth+1)
 		}
 		ops = append(ops, o)
 	}
 	return ops
+}
+
+// genActors draws a program that brute force can explore, most times.
+func genActors(t *rapid.T) [][]op {
+	n := rapid.IntRange(2, 3).Draw(t, "actors")
+	var actors [][]op
+	for range n {
+		budget := map[int]int{2: 7, 3: 3}[n]
+		actors = append(actors, genOps(t, &budget, 0))
+	}
+	return actors
 }
 
 // seen is what a search saw of a program.
@@ -239,47 +247,57 @@ func traceOf(x *exec) string {
 	return x.schedule.Finer + strings.Join(lines, "\n")
 }
 
+// failer is a *testing.T or *rapid.T.
+type failer interface {
+	Helper()
+	Fatalf(format string, args ...any)
+}
+
+// compare wants the same of both searches; false: the program is too big for brute force.
+func compare(t failer, actors [][]op) (seen, bool) {
+	t.Helper()
+	brute := look(BruteForce, actors, Options{MaxExecutions: 20000})
+	if brute.result.Err != nil {
+		t.Fatalf("%v: %v", actors, brute.result.Err)
+	}
+	if !brute.result.Complete {
+		return brute, false
+	}
+	d := &dfs{reduce: true, bound: -1}
+	reduced := look(func(p Program, o Options) Result { return explore(p, o, d) }, actors, Options{})
+	if d.odd != 0 {
+		t.Fatalf("%v: %d races could not be reversed", actors, d.odd)
+	}
+	if reduced.result.Err != nil || !reduced.result.Complete {
+		t.Fatalf("%v: %v, complete %v", actors, reduced.result.Err, reduced.result.Complete)
+	}
+	if !maps.Equal(brute.finals, reduced.finals) {
+		t.Fatalf("%v: final states differ:\n brute force %v\n reduced %v", actors, sorted(brute.finals), sorted(reduced.finals))
+	}
+	if !maps.Equal(brute.failures, reduced.failures) {
+		t.Fatalf("%v: failures differ:\n brute force %v\n reduced %v", actors, sorted(brute.failures), sorted(reduced.failures))
+	}
+	for trace, times := range reduced.traces {
+		if times != 1 {
+			t.Fatalf("%v: a trace was explored %d times:\n%s", actors, times, trace)
+		}
+		if brute.traces[trace] == 0 {
+			t.Fatalf("%v: a trace that brute force has not:\n%s", actors, trace)
+		}
+	}
+	if len(reduced.traces) != len(brute.traces) {
+		t.Fatalf("%v: %d traces explored, there are %d (%d executions)", actors, len(reduced.traces), len(brute.traces), brute.result.Traces)
+	}
+	return reduced, true
+}
+
 func TestReductionIsSound(t *testing.T) {
 	programs, biggest, cut, traces := 0, 0, int64(0), int64(0)
 	rapid.Check(t, func(t *rapid.T) {
-		n := rapid.IntRange(2, 3).Draw(t, "actors")
-		budget := map[int]int{2: 7, 3: 3}[n]
-		var actors [][]op
-		for range n {
-			b := budget
-			actors = append(actors, genOps(t, &b, 0, false))
-		}
-		brute := look(BruteForce, actors, Options{MaxExecutions: 5000})
-		if brute.result.Err != nil {
-			t.Fatal(brute.result.Err)
-		}
-		if !brute.result.Complete {
+		actors := genActors(t)
+		reduced, ok := compare(t, actors)
+		if !ok {
 			t.Skip("too big")
-		}
-		d := &dfs{reduce: true, bound: -1}
-		reduced := look(func(p Program, o Options) Result { return explore(p, o, d) }, actors, Options{})
-		if d.odd != 0 {
-			t.Fatalf("%v: %d races could not be reversed", actors, d.odd)
-		}
-		if reduced.result.Err != nil || !reduced.result.Complete {
-			t.Fatalf("%v: %v, complete %v", actors, reduced.result.Err, reduced.result.Complete)
-		}
-		if !maps.Equal(brute.finals, reduced.finals) {
-			t.Fatalf("%v: final states differ:\n brute force %v\n reduced %v", actors, sorted(brute.finals), sorted(reduced.finals))
-		}
-		if !maps.Equal(brute.failures, reduced.failures) {
-			t.Fatalf("%v: failures differ:\n brute force %v\n reduced %v", actors, sorted(brute.failures), sorted(reduced.failures))
-		}
-		for trace, times := range reduced.traces {
-			if times != 1 {
-				t.Fatalf("%v: a trace was explored %d times:\n%s", actors, times, trace)
-			}
-			if brute.traces[trace] == 0 {
-				t.Fatalf("%v: a trace that brute force has not:\n%s", actors, trace)
-			}
-		}
-		if len(reduced.traces) != len(brute.traces) {
-			t.Fatalf("%v: %d traces explored, there are %d (%d executions)", actors, len(reduced.traces), len(brute.traces), brute.result.Traces)
 		}
 		programs++
 		biggest = max(biggest, len(reduced.traces))
@@ -287,6 +305,27 @@ func TestReductionIsSound(t *testing.T) {
 		traces += reduced.result.Traces
 	})
 	t.Logf("%d programs, up to %d traces, %d traces in all, %d executions cut", programs, biggest, traces, cut)
+}
+
+// TestReductionOnKnownPrograms has the programs that reductions of this search have failed on.
+func TestReductionOnKnownPrograms(t *testing.T) {
+	load, store := op{kind: opLoad}, op{kind: opStore}
+	load1, store1 := op{kind: opLoad, n: 1}, op{kind: opStore, n: 1}
+	of := func(k opKind, body ...op) op { return op{kind: k, body: body} }
+	for _, actors := range [][][]op{
+		{{of(opWrite, of(opWrite, load))}, {of(opRead, load)}},                               // waits for itself
+		{{of(opRead, of(opWrite))}, {of(opWrite)}, {of(opRead)}},                             // two writers keep a reader out for good
+		{{of(opRead, of(opWrite, load))}, {of(opTryRead, load)}},                             // tried while somebody waits for itself
+		{{of(opWrite)}, {of(opTryRead)}, {of(opRead)}},                                       // a try that failed before a reader's release
+		{{of(opRead)}, {of(opWrite)}, {of(opWrite)}},                                         // a writer overtaken by another
+		{{of(opReading, store, load1)}, {of(opReading, store1, load)}, {of(opLock)}},         // each sharer lets the other go
+		{{of(opReading, store, store1)}, {of(opReading, store, store1)}, {of(opLock, load)}}, // one does
+		{{of(opReading, of(opRead, load))}, {of(opWrite, of(opReading))}, {of(opLock)}},
+	} {
+		if _, ok := compare(t, actors); !ok {
+			t.Errorf("%v: too big", actors)
+		}
+	}
 }
 
 func sorted(m map[string]bool) []string { return slices.Sorted(maps.Keys(m)) }

@@ -78,9 +78,10 @@ func (s *search) over() bool {
 	return o.Limit > 0 && now.Sub(s.start) >= o.Limit || o.Stop != nil && o.Stop()
 }
 
-// explore runs the depth-first search.
-func explore(p Program, o Options, d *dfs) Result {
-	s := newSearch(p, o, d)
+// explore runs a depth-first search.
+func explore(p Program, o Options, d *dfs) Result { return newSearch(p, o, d).explore(d) }
+
+func (s *search) explore(d *dfs) Result {
 	for !s.over() {
 		d.begin()
 		done := s.one()

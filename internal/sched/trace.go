@@ -30,7 +30,7 @@ func (s Step) String() string {
 		t += fmt.Sprintf(" %s %d", s.What, s.Instance)
 	}
 	if s.Detail != "" {
-		t += ": " + s.Detail
+		t = strings.TrimRight(t, " ") + ": " + s.Detail
 	}
 	if len(s.Held) > 0 {
 		t += "  [" + strings.Join(s.Held, ", ") + "]"
