@@ -7,6 +7,7 @@ import (
 	"inlinefs/alloc"
 	"inlinefs/buffer"
 	"inlinefs/inode"
+	"inlinefs/internal/lock"
 	"inlinefs/internal/fserr"
 	"inlinefs/journal"
 	"inlinefs/ondisk"
@@ -38,6 +39,8 @@ func Map(i *inode.Inode, lblk, n uint32) (Run, error) {
 
 // MapLocked is Map for a caller that holds DataSem.
 func MapLocked(i *inode.Inode, lblk, n uint32) (Run, error) {
+	lock.Reading(&i.Mu)
+	lock.Touching(&i.Mu, lock.RawFlags)
 	i.Mu.Lock()
 	fl, e := i.Raw.Flags(), i.Ext
 	i.Mu.Unlock()
@@ -62,6 +65,7 @@ func MapLocked(i *inode.Inode, lblk, n uint32) (Run, error) {
 			if !i.FS.ValidBlocks(e.Physical, uint64(e.Len)) {
 				return Run{}, i.FS.Corrupted(i.Ino, e.Physical, "ext4_map_blocks", ondisk.Corrupt(i.Name(), "extent of %d blocks at %d is not data", e.Len, e.Physical))
 			}
+			lock.Touching(&i.Mu, lock.RawNone)
 			i.Mu.Lock()
 			i.Ext = e
 			i.Mu.Unlock()
@@ -93,6 +97,7 @@ func within(e ondisk.Extent, lblk, n uint32) Run {
 }
 
 func forget(i *inode.Inode) {
+	lock.Touching(&i.Mu, lock.RawNone)
 	i.Mu.Lock()
 	i.Ext = ondisk.Extent{}
 	i.Mu.Unlock()

@@ -8,6 +8,7 @@ import (
 	"inlinefs/alloc"
 	"inlinefs/buffer"
 	"inlinefs/inode"
+	"inlinefs/internal/lock"
 	"inlinefs/journal"
 	"inlinefs/ondisk"
 )
@@ -40,6 +41,8 @@ func (p *path) leaf() *level { return &p.lv[len(p.lv)-1] }
 // find walks to the leaf for logical block lblk. The caller holds DataSem.
 func (p *path) find(i *inode.Inode, lblk uint32) error {
 	p.release()
+	lock.Reading(&i.Mu)
+	lock.Touching(&i.Mu, lock.RawMap)
 	i.Mu.Lock()
 	copy(p.root[:], i.Raw.Block())
 	i.Mu.Unlock()
@@ -143,6 +146,7 @@ func (p *path) change(h *journal.Handle, i *inode.Inode, at int, fn func(ondisk.
 	l := &p.lv[at]
 	if l.head == nil {
 		fn(l.node)
+		lock.Touching(&i.Mu, lock.RawMap)
 		i.Mu.Lock()
 		copy(i.Raw.Block(), l.node)
 		i.Mu.Unlock()

@@ -25,6 +25,7 @@ func value(raw ondisk.Inode) ([]byte, error) {
 // Max is the most bytes that the inode can hold now, 0 for none (ext4_get_max_inline_size).
 func Max(i *inode.Inode) uint64 {
 	lock.Reading(&i.Mu)
+	lock.Touching(&i.Mu, lock.RawFlags)
 	i.Mu.Lock()
 	defer i.Mu.Unlock()
 	v := ondisk.IbodyMax(i.Raw)
@@ -37,6 +38,7 @@ func Max(i *inode.Inode) uint64 {
 // Size is i_inline_size: 60 and the length of system.data; ok is false when the file is not inline. It may be more than i_size.
 func Size(i *inode.Inode) (n uint64, ok bool, err error) {
 	lock.Reading(&i.Mu)
+	lock.Touching(&i.Mu, lock.RawFlags)
 	i.Mu.Lock()
 	defer i.Mu.Unlock()
 	if !i.Raw.Has(ondisk.FlInlineData) {

@@ -228,6 +228,7 @@ func (e *Engine) finishBlock(t *journal.Task, i *inode.Inode, end uint64) error 
 		return err
 	}
 	h.SetInode(i.Ino)
+	lock.Touching(&i.Mu, lock.RawSize)
 	i.Mu.Lock()
 	if end > i.Raw.Size() {
 		i.Raw.SetSize(end)

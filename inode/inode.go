@@ -85,6 +85,7 @@ func (i *Inode) Seed() uint32 { return ondisk.InodeSeed(i.FS.Seed, i.Ino, i.Gene
 // Size is i_size in bytes.
 func (i *Inode) Size() uint64 {
 	lock.Reading(&i.Mu)
+	lock.Touching(&i.Mu, lock.RawSize)
 	i.Mu.Lock()
 	defer i.Mu.Unlock()
 	return i.Raw.Size()
@@ -92,6 +93,7 @@ func (i *Inode) Size() uint64 {
 
 // SetSize changes i_size in core.
 func (i *Inode) SetSize(v uint64) {
+	lock.Touching(&i.Mu, lock.RawSize)
 	i.Mu.Lock()
 	i.Raw.SetSize(v)
 	i.Mu.Unlock()
@@ -100,6 +102,7 @@ func (i *Inode) SetSize(v uint64) {
 // Mode is i_mode.
 func (i *Inode) Mode() uint16 {
 	lock.Reading(&i.Mu)
+	lock.Touching(&i.Mu, lock.RawFlags)
 	i.Mu.Lock()
 	defer i.Mu.Unlock()
 	return i.Raw.Mode()
@@ -108,6 +111,7 @@ func (i *Inode) Mode() uint16 {
 // Flags is i_flags.
 func (i *Inode) Flags() uint32 {
 	lock.Reading(&i.Mu)
+	lock.Touching(&i.Mu, lock.RawFlags)
 	i.Mu.Lock()
 	defer i.Mu.Unlock()
 	return i.Raw.Flags()
@@ -123,6 +127,7 @@ func (i *Inode) ChangeFlags(set, clear uint32) {
 // Links is i_links_count.
 func (i *Inode) Links() uint16 {
 	lock.Reading(&i.Mu)
+	lock.Touching(&i.Mu, lock.RawRest)
 	i.Mu.Lock()
 	defer i.Mu.Unlock()
 	return i.Raw.Links()
@@ -139,6 +144,7 @@ func (i *Inode) HasInline() bool { return i.Flags()&ondisk.FlInlineData != 0 }
 
 // AddSectors accounts n 512-byte units to i_blocks.
 func (i *Inode) AddSectors(n int64) error {
+	lock.Touching(&i.Mu, lock.RawRest)
 	i.Mu.Lock()
 	defer i.Mu.Unlock()
 	v := int64(i.Raw.Sectors(i.FS.HugeFile, i.FS.BlockSize)) + n
@@ -157,6 +163,7 @@ func (i *Inode) Name() string { return fmt.Sprintf("inode %d", i.Ino) }
 
 // Touch sets the given times to now.
 func (i *Inode) Touch(now time.Time, fields ...ondisk.TimeField) {
+	lock.Touching(&i.Mu, lock.RawRest)
 	i.Mu.Lock()
 	for _, f := range fields {
 		i.Raw.SetTime(f, now)

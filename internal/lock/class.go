@@ -30,3 +30,17 @@ var (
 	BufferLock = &Class{Name: "buffer lock", Rank: 130}
 	InodeLoad  = &Class{Name: "I_NEW", Rank: 95, Leaf: true}
 )
+
+// Part is a set of the parts of what one lock guards, for Touching.
+type Part uint8
+
+// The parts of a raw inode. What only i_data_sem orders (the extent cache) is none of them and stands for nothing to the explorer.
+const (
+	RawFlags Part = 1 << iota // i_flags, i_mode, and what is in the attribute area
+	RawMap                    // i_block
+	RawSize                   // i_size
+	RawRest                   // times, owner, links, i_blocks
+
+	Parts   = 5
+	RawNone = Part(1 << (Parts - 1)) // the extent cache: commutes with every other part
+)

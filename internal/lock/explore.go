@@ -50,9 +50,23 @@ type Object struct {
 	Instance uint64
 	RW       bool // a RWMutex: a waiting writer stops new readers
 	Reading  bool // the next Lock only reads (Reading)
+	Part     Part // what the next Lock touches (Touching); 0 for all
 
 	Epoch uint64 // the scheduler's; Slot is valid in the execution of this number
 	Slot  int32  // the scheduler's
+}
+
+// AllParts is what a step without Touching touches.
+const AllParts Part = 1<<Parts - 1
+
+// TakePart is what the next Lock was said to touch.
+func (o *Object) TakePart() Part {
+	p := o.Part
+	o.Part = 0
+	if p == 0 {
+		p = AllParts
+	}
+	return p
 }
 
 // Controller decides who runs. Its methods are called by the actor that runs, and return when the actor may go on.
@@ -262,6 +276,14 @@ func ReadPoint(what string, instance uint64) {
 func Reading(m *Mutex) {
 	if Control != nil {
 		m.o.Reading = true
+	}
+}
+
+// Touching says that the caller's next Lock of m touches only parts of what m guards: critical sections on different parts commute. There
+// must be no switch point within such a section.
+func Touching(m *Mutex, parts Part) {
+	if Control != nil {
+		m.o.Part = parts
 	}
 }
 

@@ -65,7 +65,8 @@ func (x *exec) Lock(o *lock.Object, shared bool) {
 	slot, l := x.lockOf(o)
 	reading := o.Reading
 	o.Reading = false
-	p := pending{kind: lock.Acquire, mode: modeWrite, dep: -1, slot: slot, what: o.What, inst: o.Instance}
+	part := o.TakePart()
+	p := pending{kind: lock.Acquire, mode: modeWrite, dep: -1, part: part, slot: slot, what: o.What, inst: o.Instance}
 	if shared || reading {
 		p.kind, p.mode = lock.RAcquire, modeRead
 	}
@@ -102,7 +103,7 @@ func (x *exec) TryLock(o *lock.Object, shared bool) bool {
 	if l.writer == a.id+1 || !shared && l.readers[a.id] > 0 {
 		return false
 	}
-	p := pending{kind: lock.TryAcquire, mode: modeTry, dep: -1, slot: slot, what: o.What, inst: o.Instance}
+	p := pending{kind: lock.TryAcquire, mode: modeTry, dep: -1, part: lock.AllParts, slot: slot, what: o.What, inst: o.Instance}
 	if shared {
 		p.kind = lock.TryRAcquire
 	}
@@ -187,7 +188,7 @@ func (x *exec) Unlock(o *lock.Object, shared bool) {
 		if shared {
 			kind = lock.RRelease
 		}
-		x.step(a, pending{kind: kind, mode: modeRelease, dep: x.objectID(o.What, o.Instance), slot: slot, what: o.What, inst: o.Instance})
+		x.step(a, pending{kind: kind, mode: modeRelease, part: lock.AllParts, dep: x.objectID(o.What, o.Instance), slot: slot, what: o.What, inst: o.Instance})
 		l = &x.locks[slot]
 	}
 	owner := a
@@ -251,7 +252,7 @@ func (x *exec) Flag(o *lock.Object, store bool, to string) {
 	if o.What == "" || x.skip() {
 		return
 	}
-	p := pending{kind: lock.LoadOp, mode: modeRead, dep: x.objectID(o.What, o.Instance), slot: -1, what: o.What, inst: o.Instance, to: to}
+	p := pending{kind: lock.LoadOp, mode: modeRead, part: lock.AllParts, dep: x.objectID(o.What, o.Instance), slot: -1, what: o.What, inst: o.Instance, to: to}
 	if store {
 		p.kind, p.mode = lock.StoreOp, modeWrite
 	}
@@ -276,7 +277,7 @@ func (x *exec) Point(what string, inst uint64, read bool) {
 	if x.skip() {
 		return
 	}
-	p := pending{kind: lock.PointOp, mode: modeWrite, dep: x.objectID(what, inst), slot: -1, what: what, inst: inst}
+	p := pending{kind: lock.PointOp, mode: modeWrite, part: lock.AllParts, dep: x.objectID(what, inst), slot: -1, what: what, inst: inst}
 	if read {
 		p.kind, p.mode = lock.ReadPointOp, modeRead
 	}

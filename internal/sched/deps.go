@@ -35,8 +35,9 @@ var conflicts = [modes]uint32{
 type pending struct {
 	kind lock.Kind
 	mode mode
-	dep  int32 // index of the object that it touches; -1: none
-	slot int32 // index of the lock that must be free; -1: none
+	dep  int32     // index of the object that it touches; -1: none
+	part lock.Part // of the object
+	slot int32     // index of the lock that must be free; -1: none
 	what string
 	inst uint64
 	to   string // what is stored, for the trace
@@ -44,7 +45,7 @@ type pending struct {
 
 // dependent tells whether the order of the two steps, by different actors, matters.
 func (p *pending) dependent(q *pending) bool {
-	return p.dep >= 0 && p.dep == q.dep && conflicts[p.mode]&(1<<q.mode) != 0
+	return p.dep >= 0 && p.dep == q.dep && p.part&q.part != 0 && conflicts[p.mode]&(1<<q.mode) != 0
 }
 
 // clock has for each actor the index+1 of its last step that happened before.
@@ -74,7 +75,7 @@ type event struct {
 // object is what is remembered of accesses to one named thing in one execution.
 type object struct {
 	epoch uint64
-	last  [modes][MaxActors]int32 // index+1 of the last event
+	last  [lock.Parts][modes][MaxActors]int32 // index+1 of the last event
 }
 
 type objectKey struct {
@@ -97,6 +98,20 @@ func (x *exec) objectID(what string, inst uint64) int32 {
 	return id
 }
 
+// joinPart puts c after the steps on one part of an object that a step of mode m conflicts with.
+func (x *exec) joinPart(c *clock, last *[modes][MaxActors]int32, mine mode) {
+	for m := range modes {
+		if conflicts[mine]&(1<<m) == 0 {
+			continue
+		}
+		for q := range x.n {
+			if i := last[m][q]; i > c[q] {
+				c.join(&x.events[i-1].clock)
+			}
+		}
+	}
+}
+
 // touch gives the step that actor a takes its place in the happens-before order.
 func (x *exec) touch(a *actor) {
 	p := &a.pend
@@ -104,17 +119,12 @@ func (x *exec) touch(a *actor) {
 	c := a.clock
 	if p.dep >= 0 {
 		o := &x.objects[p.dep]
-		for m := range modes {
-			if conflicts[p.mode]&(1<<m) == 0 {
-				continue
-			}
-			for q := range x.n {
-				if i := o.last[m][q]; i > c[q] {
-					c.join(&x.events[i-1].clock)
-				}
+		for n := range lock.Parts {
+			if p.part&(1<<n) != 0 {
+				x.joinPart(&c, &o.last[n], p.mode)
+				o.last[n][p.mode][a.id] = k + 1
 			}
 		}
-		o.last[p.mode][a.id] = k + 1
 	}
 	if p.slot >= 0 {
 		l := &x.locks[p.slot]

@@ -176,13 +176,18 @@ func (d *dfs) stuck(x *exec, a *actor) {
 // last step of a; else 0.
 func (x *exec) concurrent(a *actor) (last clock) {
 	o := &x.objects[a.pend.dep]
-	for m := range modes {
-		if conflicts[a.pend.mode]&(1<<m) == 0 {
+	for n := range lock.Parts {
+		if a.pend.part&(1<<n) == 0 {
 			continue
 		}
-		for q, i := range o.last[m] {
-			if i > a.clock[q] && i > last[q] && q != int(a.id) {
-				last[q] = i
+		for m := range modes {
+			if conflicts[a.pend.mode]&(1<<m) == 0 {
+				continue
+			}
+			for q, i := range o.last[n][m] {
+				if i > a.clock[q] && i > last[q] && q != int(a.id) {
+					last[q] = i
+				}
 			}
 		}
 	}
