@@ -132,13 +132,20 @@ func handleCrimes() []crime {
 		}},
 		{name: "stop of a handle that is not current", class: NotCurrent, opener: "openHere", commit: func(t *testing.T, l *lab) error {
 			task, h := openHere(t, l, 1)
-			other, g := l.start(t, 1)
-			task.current = g
-			err := h.Stop()
-			task.current = h
-			stopAll(t, task, h)
-			stopAll(t, other, g)
-			return err
+			// Another task is another goroutine: one that holds two handles would break the lock order.
+			err := make(chan error)
+			go func() {
+				defer close(err)
+				other, g := l.start(t, 1)
+				task.current = g
+				err <- h.Stop()
+				task.current = h
+				stopAll(t, other, g)
+			}()
+			defer stopAll(t, task, h)
+			e := <-err
+			<-err // closed: the other is done
+			return e
 		}},
 		{name: "start under another journal's handle", class: ForeignJournal, opener: "openHere", commit: func(t *testing.T, l *lab) error {
 			foreign := newLab(t)
