@@ -20,6 +20,7 @@ var (
 	Rwsem      = &Class{Name: "i_rwsem", Rank: 20, Nests: true}
 	MmapLock   = &Class{Name: "mmap_lock", Rank: 30}
 	Invalidate = &Class{Name: "invalidate_lock", Rank: 40}
+	Checkpoint = &Class{Name: "j_checkpoint_mutex", Rank: 45}
 	Trans      = &Class{Name: "transaction start", Rank: 50}
 	Orphans    = &Class{Name: "s_orphan_lock", Rank: 60}
 	Folio      = &Class{Name: "folio lock", Rank: 70}
@@ -29,5 +30,6 @@ var (
 	GroupLock  = &Class{Name: "ext4_lock_group", Rank: 100}
 	RawLock    = &Class{Name: "i_raw_lock", Rank: 110}
 	SuperLock  = &Class{Name: "s_error_lock", Rank: 120, Leaf: true}
+	WriteBack  = &Class{Name: "writeback", Rank: 125}
 	BufferLock = &Class{Name: "buffer lock", Rank: 130}
 )
