@@ -20,7 +20,7 @@ type Cache struct {
 	nDirty    atomic.Int64
 	maxDirty  int64         // immutable, blocks; above it the flusher is woken
 	wake      chan struct{} // immutable
-	writeMu   sync.Mutex    // one write-back at a time
+	writeMu   lock.Mutex    // one write-back at a time
 	werr      atomic.Pointer[error]
 }
 
@@ -34,6 +34,7 @@ type shard struct {
 // New returns a cache of blocks of blockSize bytes that keeps about limit bytes.
 func New(dev blockdev.Device, blockSize int, limit int64) *Cache {
 	c := &Cache{dev: dev, blockSize: blockSize, wake: make(chan struct{}, 1)}
+	lock.NameMutex(&c.writeMu, lock.WriteBack, 0)
 	c.perShard = max(int(limit/int64(blockSize)/shards), 16)
 	c.maxDirty = int64(c.perShard*shards) / 4
 	for i := range c.shard {

@@ -10,7 +10,6 @@ import (
 	"inlinefs/blockdev"
 	"inlinefs/extent"
 	"inlinefs/inode"
-	"inlinefs/internal/lock"
 	"inlinefs/journal"
 	"inlinefs/journal/recovery"
 	"inlinefs/ondisk"
@@ -165,7 +164,7 @@ func openJournal(s *super.FS, commit time.Duration) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", super.ErrRefused, err)
 	}
-	j, err := journal.NewJBD2(journal.Options{Log: s.Log, Violations: s.Journal.V, Bufs: s.Bufs, CheckLocks: !lock.Checking,
+	j, err := journal.NewJBD2(journal.Options{Log: s.Log, Violations: s.Journal.V, Bufs: s.Bufs,
 		OnAbort: func(err error) { s.Error(0, 0, "jbd2_journal_abort", err) }},
 		journal.LogOptions{Dev: s.Dev, Blocks: blocks, FS64Bit: s.SB.Is64Bit(), Csum: s.Csum, Interval: commit, CacheLimit: s.Opts.CacheSize / 4})
 	if err != nil {

@@ -71,6 +71,7 @@ func (l *log) checkpointOldest() error {
 			return l.advanceTail()
 		}
 		if wait != nil {
+			mightWait()
 			<-wait.done
 			if wait.err != nil {
 				return wait.err

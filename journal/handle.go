@@ -98,11 +98,12 @@ func (j *Journal) Start(t *Task, typ Type, credits int) (*Handle, error) {
 	h.bufs = h.bufs0[:0]
 	n := runtime.Callers(2, h.pcs[:])
 	h.opener = h.pcs[:n]
+	lock.Enter(lock.Trans, 0)
 	if err := j.be.start(h); err != nil {
+		lock.Leave(lock.Trans, 0)
 		return nil, err
 	}
 	t.current = h
-	lock.Enter(lock.Trans, 0)
 	j.open.Add(1)
 	return h, nil
 }
@@ -133,6 +134,9 @@ func (h *Handle) Stop() error {
 	h.stopped = true
 	h.task.current = nil
 	lock.Leave(lock.Trans, 0)
+	if h.sync {
+		mightWait()
+	}
 	h.j.open.Add(-1)
 	err := h.j.be.stop(h)
 	for i := range h.bufs {
@@ -192,7 +196,7 @@ func (h *Handle) GetCreateAccess(b *buffer.Head) error {
 	if err := h.usableFor("create access", b.Block()); err != nil {
 		return err
 	}
-	if h.j.checkLocks && !b.Locked() {
+	if !b.Locked() {
 		return h.j.V.Raise(BufferUnlocked, h.task, h.ino, h.opener, "create access to block %d, which is not locked", b.Block())
 	}
 	if err := h.j.be.access(h, b, true); err != nil {
@@ -278,5 +282,8 @@ func (h *Handle) EnsureCredits(n int) error {
 		h.bufs[i].b.Release()
 	}
 	h.bufs = h.bufs[:0]
+	// The wait for a new transaction is a wait for everybody who has a handle in the old one.
+	lock.Leave(lock.Trans, 0)
+	lock.Enter(lock.Trans, 0)
 	return h.j.be.restart(h, n)
 }

@@ -7,6 +7,7 @@ import (
 
 	"inlinefs/blockdev"
 	"inlinefs/buffer"
+	"inlinefs/internal/lock"
 	"inlinefs/ondisk/jbd2"
 )
 
@@ -53,7 +54,7 @@ type log struct {
 
 	wake   chan struct{} // immutable
 	cpWake chan struct{} // immutable
-	cpMu   sync.Mutex    // one checkpoint at a time
+	cpMu   lock.Mutex    // one checkpoint at a time
 	done   sync.WaitGroup
 	quit   chan struct{} // immutable
 }
@@ -95,6 +96,7 @@ func NewJBD2(o Options, lo LogOptions) (*Journal, error) {
 		l.interval = 5 * time.Second
 	}
 	l.cond = sync.NewCond(&l.mu)
+	lock.NameMutex(&l.cpMu, lock.Checkpoint, 0)
 	l.maxPin = int(lo.CacheLimit / int64(l.bs))
 	if err := l.load(lo); err != nil {
 		return nil, err

@@ -14,7 +14,6 @@ import (
 	"inlinefs/buffer"
 	"inlinefs/internal/event"
 	"inlinefs/internal/fserr"
-	"inlinefs/internal/lock"
 	"inlinefs/journal/recovery"
 	"inlinefs/ondisk/jbd2"
 )
@@ -54,7 +53,7 @@ func newLog(t *testing.T) *logLab {
 	l.faults = blockdev.NewFaulty(l.mem)
 	bufs := buffer.New(l.faults, testBlock, 1<<20)
 	v := NewViolations(quiet(), "test", func(ino uint64) []event.Event { return []event.Event{{Op: "seen", Task: ino}} })
-	j, err := NewJBD2(Options{Log: quiet(), Violations: v, Bufs: bufs, CheckLocks: !lock.Checking},
+	j, err := NewJBD2(Options{Log: quiet(), Violations: v, Bufs: bufs},
 		LogOptions{Dev: l.faults, Blocks: l.blocks, FS64Bit: true, Csum: true, Interval: time.Hour})
 	if err != nil {
 		t.Fatal(err)

@@ -7,6 +7,7 @@ import (
 
 	"inlinefs/buffer"
 	"inlinefs/internal/fserr"
+	"inlinefs/internal/lock"
 )
 
 // defaultMaxCredits bounds one handle in no-journal mode, in blocks.
@@ -41,8 +42,6 @@ type Options struct {
 	Violations *Violations
 	// Bufs holds the metadata blocks.
 	Bufs *buffer.Cache
-	// CheckLocks asks for the buffer lock at create access; TryLock-based, off in the lock-checking build.
-	CheckLocks bool
 	// OnAbort hears of the error that ended the journal, once.
 	OnAbort func(error)
 	// MaxCredits bounds one handle; 0 is the default of 16384 blocks.
@@ -56,7 +55,6 @@ type Journal struct {
 	bufs       *buffer.Cache // immutable
 	be         backend
 	maxCredits int
-	checkLocks bool
 	onAbort    func(error)
 	open       atomic.Int64
 	unmounting atomic.Bool
@@ -65,7 +63,7 @@ type Journal struct {
 }
 
 func newJournal(o Options) *Journal {
-	j := &Journal{V: o.Violations, log: o.Log, bufs: o.Bufs, maxCredits: o.MaxCredits, checkLocks: o.CheckLocks, onAbort: o.OnAbort}
+	j := &Journal{V: o.Violations, log: o.Log, bufs: o.Bufs, maxCredits: o.MaxCredits, onAbort: o.OnAbort}
 	if j.maxCredits == 0 {
 		j.maxCredits = defaultMaxCredits
 	}
@@ -122,10 +120,22 @@ func (h *Handle) Tid() uint32 { return h.j.be.tid(h) }
 
 // WaitTid returns when transaction tid is on the device (jbd2_complete_transaction). waited says that it was not before: then the
 // device was flushed meanwhile.
-func (j *Journal) WaitTid(tid uint32) (waited bool, err error) { return j.be.waitTid(tid) }
+func (j *Journal) WaitTid(tid uint32) (waited bool, err error) {
+	mightWait()
+	return j.be.waitTid(tid)
+}
+
+// mightWait has the lock order checked: the commit that is waited for waits for every handle (jbd2_might_wait_for_commit).
+func mightWait() {
+	lock.Enter(lock.Trans, 0)
+	lock.Leave(lock.Trans, 0)
+}
 
 // Commit makes every change so far durable in the log; it does nothing without one.
-func (j *Journal) Commit() error { return j.be.commit(true) }
+func (j *Journal) Commit() error {
+	mightWait()
+	return j.be.commit(true)
+}
 
 // OnCommit calls f when the handle's transaction is on the device; at once without a log. f must not start handles, and is not called
 // if the journal is aborted.
@@ -136,6 +146,7 @@ func (j *Journal) Close() error {
 	if j.unmounting.Swap(true) {
 		return nil
 	}
+	mightWait()
 	return j.be.close()
 }
 

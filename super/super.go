@@ -165,7 +165,7 @@ func Open(dev blockdev.Device, o Options) (*FS, error) {
 		return nil, err
 	}
 	v := journal.NewViolations(o.Log, o.Strategy, o.Events)
-	f.Journal = journal.NewNoJournal(journal.Options{Log: o.Log, Violations: v, Bufs: f.Bufs, CheckLocks: !lock.Checking})
+	f.Journal = journal.NewNoJournal(journal.Options{Log: o.Log, Violations: v, Bufs: f.Bufs})
 	if f.readOnly.Load() {
 		f.Journal.SetReadOnly()
 	}

@@ -23,21 +23,31 @@ func loadBlock(i *inode.Inode, blk uint64) (*buffer.Head, error) {
 	if err != nil {
 		return nil, err
 	}
-	b.Lock()
-	defer b.Unlock()
-	if b.Verified() {
-		return b, nil
-	}
-	x := ondisk.XattrBlock(b.Data())
-	if err = x.Check(blockName(blk)); err == nil && f.Csum {
-		err = x.VerifyChecksum(blockName(blk), f.Seed, blk)
-	}
-	if err != nil {
+	if err := verify(i, b); err != nil { // told without the buffer lock: the superblock's lock stands before it
 		b.Release()
 		return nil, corrupted(i, blk, "ext4_xattr_check_block", err)
 	}
-	b.SetVerified()
 	return b, nil
+}
+
+// verify checks the block once (ext4_xattr_check_block).
+func verify(i *inode.Inode, b *buffer.Head) error {
+	b.Lock()
+	defer b.Unlock()
+	if b.Verified() {
+		return nil
+	}
+	blk, x := b.Block(), ondisk.XattrBlock(b.Data())
+	if err := x.Check(blockName(blk)); err != nil {
+		return err
+	}
+	if i.FS.Csum {
+		if err := x.VerifyChecksum(blockName(blk), i.FS.Seed, blk); err != nil {
+			return err
+		}
+	}
+	b.SetVerified()
+	return nil
 }
 
 // getBlock finds an attribute in the external block. The caller holds XattrSem.

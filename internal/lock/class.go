@@ -4,31 +4,34 @@ package lock
 type Class struct {
 	// Name is the kernel's name.
 	Name string
-	// Rank is the place in the order, taken from low to high.
+	// Rank is the place in the order, taken from low to high; 0 for a class that the table does not place.
 	Rank int
-	// Nests says that two locks of the class may be held at once: parent before child, or by instance number.
+	// Nests says that two locks of the class may be held at once: parent before child, or by instance number. Which of the two is the parent
+	// cannot be told from the locks, so that the checker asks only for the same order each time.
 	Nests bool
 	// Leaf says that critical sections of the class commute as far as anybody can tell (caches, counters): the explorer gives them no
 	// switch point and no dependence.
 	Leaf bool
 }
 
-// The classes, in the order of fs/doc.go (kernel: mm/filemap.c, fs/ext4/super.c).
+// The classes, in the order of fs/doc.go, which a test compares with this list (kernel: mm/filemap.c, fs/ext4/super.c).
 var (
 	Rename     = &Class{Name: "s_vfs_rename_mutex", Rank: 10}
 	Rwsem      = &Class{Name: "i_rwsem", Rank: 20, Nests: true}
 	MmapLock   = &Class{Name: "mmap_lock", Rank: 30}
 	Invalidate = &Class{Name: "invalidate_lock", Rank: 40}
+	Checkpoint = &Class{Name: "j_checkpoint_mutex", Rank: 45}
 	Trans      = &Class{Name: "transaction start", Rank: 50}
 	Orphans    = &Class{Name: "s_orphan_lock", Rank: 60}
 	Folio      = &Class{Name: "folio lock", Rank: 70}
 	XattrSem   = &Class{Name: "xattr_sem", Rank: 80, Nests: true}
 	DataSem    = &Class{Name: "i_data_sem", Rank: 90, Nests: true}
+	InodeLoad  = &Class{Name: "I_NEW", Rank: 95, Leaf: true}
 	GroupLock  = &Class{Name: "ext4_lock_group", Rank: 100}
 	RawLock    = &Class{Name: "i_raw_lock", Rank: 110}
 	SuperLock  = &Class{Name: "s_error_lock", Rank: 120, Leaf: true}
+	WriteBack  = &Class{Name: "writeback", Rank: 125}
 	BufferLock = &Class{Name: "buffer lock", Rank: 130}
-	InodeLoad  = &Class{Name: "I_NEW", Rank: 95, Leaf: true}
 )
 
 // Part is a set of the parts of what one lock guards, for Touching.

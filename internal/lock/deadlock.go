@@ -3,21 +3,11 @@
 package lock
 
 import (
-	"os"
+	"sync"
 	"sync/atomic"
-	"time"
 
 	deadlock "github.com/sasha-s/go-deadlock"
 )
-
-// Mutex reports inversions, recursion and waits over the timeout.
-type Mutex = deadlock.Mutex
-
-// RWMutex does the same for readers and writers.
-type RWMutex = deadlock.RWMutex
-
-// Bool is a flag that the kernel reads and changes without a lock.
-type Bool = atomic.Bool
 
 // Checking says whether lock order is checked in this build, Exploring whether a scheduler decides who runs.
 const (
@@ -25,20 +15,169 @@ const (
 	Exploring = false
 )
 
-func NameMutex(*Mutex, *Class, uint64) {}
-func NameRW(*RWMutex, *Class, uint64)  {}
-func NameBool(*Bool, string, uint64)   {}
-func Enter(*Class, uint64)             {}
-func Leave(*Class, uint64)             {}
-func Point(string, uint64)             {}
-func ReadPoint(string, uint64)         {}
-func Reading(*Mutex)                   {}
+// Bool is a flag that the kernel reads and changes without a lock.
+type Bool = atomic.Bool
 
-func init() {
-	// A legitimate hold may span slow I/O on a loaded machine; a real deadlock never ends.
-	deadlock.Opts.DeadlockTimeout = 60 * time.Second
-	deadlock.Opts.OnPotentialDeadlock = func() { os.Exit(2) }
+// Mutex is a mutex that is checked by class; go-deadlock below it watches how long others wait, and locks without a name.
+type Mutex struct {
+	mu   deadlock.Mutex // own lock
+	name tag            // immutable after NameMutex
+	// busy is how many goroutines hold the mutex or are about to.
+	busy atomic.Int32
 }
+
+// Lock takes the mutex after checking the order.
+func (m *Mutex) Lock() {
+	m.busy.Add(1)
+	take(&m.name, exclusive)
+	m.mu.Lock()
+	taken(&m.name)
+}
+
+// Unlock releases it.
+func (m *Mutex) Unlock() {
+	drop(&m.name)
+	m.mu.Unlock()
+	m.busy.Add(-1)
+}
+
+// TryLock takes the mutex if nobody has it or is about to have it. As in lockdep it breaks no rule, and what is taken under it is checked.
+//
+// A TryLock of go-deadlock that fails erases its record of the real holder. So it is asked only when nobody has the mutex, and fails then
+// only if another goroutine comes in between the two steps.
+func (m *Mutex) TryLock() bool {
+	if !m.busy.CompareAndSwap(0, 1) {
+		return false
+	}
+	if !m.mu.TryLock() {
+		m.busy.Add(-1)
+		return false
+	}
+	took(&m.name, exclusive|tried)
+	return true
+}
+
+// RWMutex is a Mutex with shared holders. They are checked like exclusive ones: a writer who waits stops new readers.
+type RWMutex struct {
+	mu   deadlock.RWMutex // own lock
+	name tag              // immutable after NameRW
+	// writers and readers are how many goroutines hold the lock or are about to.
+	writers, readers atomic.Int32
+}
+
+// Lock takes the lock for writing after checking the order.
+func (m *RWMutex) Lock() {
+	m.writers.Add(1)
+	take(&m.name, exclusive)
+	m.mu.Lock()
+	taken(&m.name)
+}
+
+// Unlock ends Lock.
+func (m *RWMutex) Unlock() {
+	drop(&m.name)
+	m.mu.Unlock()
+	m.writers.Add(-1)
+}
+
+// RLock takes the lock for reading after checking the order.
+func (m *RWMutex) RLock() {
+	m.readers.Add(1)
+	take(&m.name, shared)
+	m.mu.RLock()
+	taken(&m.name)
+}
+
+// RUnlock ends RLock.
+func (m *RWMutex) RUnlock() {
+	drop(&m.name)
+	m.mu.RUnlock()
+	m.readers.Add(-1)
+}
+
+// TryLock is Mutex.TryLock.
+func (m *RWMutex) TryLock() bool {
+	if m.readers.Load() != 0 || !m.writers.CompareAndSwap(0, 1) {
+		return false
+	}
+	if !m.mu.TryLock() {
+		m.writers.Add(-1)
+		return false
+	}
+	took(&m.name, exclusive|tried)
+	return true
+}
+
+// TryRLock takes the lock for reading if no writer has it or waits for it.
+func (m *RWMutex) TryRLock() bool {
+	if m.writers.Load() != 0 {
+		return false
+	}
+	m.readers.Add(1)
+	if !m.mu.TryRLock() {
+		m.readers.Add(-1)
+		return false
+	}
+	took(&m.name, shared|tried)
+	return true
+}
+
+// RLocker is the lock's reading side.
+func (m *RWMutex) RLocker() sync.Locker { return (*reader)(m) }
+
+type reader RWMutex
+
+// Lock is RLock.
+func (r *reader) Lock() { (*RWMutex)(r).RLock() }
+
+// Unlock is RUnlock.
+func (r *reader) Unlock() { (*RWMutex)(r).RUnlock() }
+
+// tag is what a lock is called: its class, and which one of the class it is.
+type tag struct {
+	class *Class // nil for a lock without a name
+	num   int    // the class's number
+	inst  uint64
+	id    uint64 // of the lock itself: an instance that is gone may come back as another lock
+}
+
+var tags atomic.Uint64
+
+func name(t *tag, c *Class, inst uint64) {
+	*t = tag{class: c, num: number(c), inst: inst, id: tags.Add(1)}
+}
+
+// NameMutex gives m its class and instance (an inode number, a process id, a group, a block).
+func NameMutex(m *Mutex, c *Class, inst uint64) { name(&m.name, c, inst) }
+
+// NameRW is NameMutex for a RWMutex.
+func NameRW(m *RWMutex, c *Class, inst uint64) { name(&m.name, c, inst) }
+
+// NameBool names a flag, for the explorer's report.
+func NameBool(*Bool, string, uint64) {}
+
+// Enter says that the caller now holds something that is ordered like a lock and is none (a handle); call it before waiting for it.
+func Enter(c *Class, inst uint64) {
+	t := tag{class: c, num: number(c), inst: inst}
+	take(&t, pseudo)
+	taken(&t)
+}
+
+// Leave is the end of Enter. It panics when nobody entered: a report would then speak of what is not held.
+func Leave(c *Class, inst uint64) {
+	if !drop(&tag{class: c, num: number(c), inst: inst}) {
+		panic("lock: " + c.Name + " is left and was not entered")
+	}
+}
+
+// Point is a step of the explorer's.
+func Point(string, uint64) {}
+
+// ReadPoint is a step of the explorer's.
+func ReadPoint(string, uint64) {}
+
+// Reading is a word to the explorer.
+func Reading(*Mutex) {}
 
 // Touching says that the caller's next Lock of m touches only parts of what m guards: critical sections on different parts commute.
 func Touching(*Mutex, Part) {}

@@ -143,14 +143,21 @@ func (d *hooked) WriteAt(p []byte, off int64) (int, error) {
 }
 
 // Once runs fn before the next read or write that begins in a block which match accepts; an error of fn fails the request. fn may issue
-// requests of its own.
+// requests of its own: it runs on another goroutine, as what it plays would, while the request waits.
 func (f *FS) Once(op blockdev.Op, match func(block uint64) bool, fn func() error) {
 	var done atomic.Bool
 	h := func(o blockdev.Op, off int64) error {
 		if o != op || !match(uint64(off)/uint64(f.BlockSize)) || done.Swap(true) {
 			return nil
 		}
-		return fn()
+		err := errors.New("the test's function did not return")
+		end := make(chan struct{})
+		go func() {
+			defer close(end)
+			err = fn()
+		}()
+		<-end
+		return err
 	}
 	f.hook.fn.Store(&h)
 }
