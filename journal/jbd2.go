@@ -49,10 +49,10 @@ type log struct {
 	free       uint32         // guarded by mu; log blocks
 	pinned     int            // guarded by mu; blocks that the journal holds
 	want       bool           // guarded by mu; commit the running transaction now
-	busy       bool           // guarded by mu; somebody commits, and owns the three buffers below
-	copies     []byte         // owned by who set busy; the blocks of a transaction
-	run        []byte         // owned by who set busy; what goes to the log in one write
-	desc       []byte         // owned by who set busy; a descriptor block
+	busy       bool           // guarded by mu; somebody commits
+	copies     []byte         // guarded by busy: who set it owns them; the blocks of a transaction
+	run        []byte         // guarded by busy; what goes to the log in one write
+	desc       []byte         // guarded by busy; a descriptor block
 	closing    bool           // guarded by mu
 
 	wake   chan struct{} // immutable
