@@ -32,6 +32,7 @@ func Variants() []Variant {
 		{Name: "1k-csum-32bit", BlockSize: 1024, SizeKiB: 4096, Features: "metadata_csum,^64bit", Journal: true, Storm: true},
 		{Name: "4k-gdtcsum-64bit", BlockSize: 4096, SizeKiB: 6144, Features: "^metadata_csum,uninit_bg,64bit", Journal: true},
 		{Name: "1k-csum-busy", BlockSize: 1024, SizeKiB: 4096, Features: "metadata_csum,64bit", Journal: true, CacheKiB: 32},
+		{Name: "1k-orphan-file", BlockSize: 1024, SizeKiB: 4096, Features: "metadata_csum,64bit,orphan_file", Journal: true, Observe: true},
 		{Name: "4k-storm", BlockSize: 4096, SizeKiB: 8192, Features: "metadata_csum,64bit", Journal: true, Storm: true},
 	}
 }

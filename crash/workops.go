@@ -374,7 +374,11 @@ func (w *worker) mappedStore(f *file) error {
 			return err
 		}
 	}
+	touched := f.touched
 	f.change(w.m.op, func(v *version) { v.data = data })
+	if noSpace(st) {
+		f.touched = touched // a store that failed need not be in any transaction
+	}
 	return nil
 }
 

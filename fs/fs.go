@@ -56,15 +56,16 @@ type FileSystem struct {
 	log                *slog.Logger   // immutable
 	stateless          bool           // immutable; no OPEN, RELEASE, OPENDIR, RELEASEDIR
 
-	renameMu lock.Mutex
-	orphanMu lock.Mutex
-	orphans  *inode.Inode // guarded by orphanMu; head of the list
-	watch    *watchdog    // immutable, nil unless observing
-	shadow   *mm.Shadow   // immutable, nil unless observing; the clients' locks
-	server   atomic.Pointer[fuse.Server]
-	ended    chan struct{} // immutable; closed by Stop
-	leaving  atomic.Int64  // FORGET requests being served, inodes being evicted
-	freed    atomic.Uint64 // deleted inodes freed so far
+	renameMu   lock.Mutex
+	orphanMu   lock.Mutex
+	orphans    *inode.Inode // guarded by orphanMu; head of the list
+	orphanFile *orphanFile  // guarded by orphanMu; nil when there is none
+	watch      *watchdog    // immutable, nil unless observing
+	shadow     *mm.Shadow   // immutable, nil unless observing; the clients' locks
+	server     atomic.Pointer[fuse.Server]
+	ended      chan struct{} // immutable; closed by Stop
+	leaving    atomic.Int64  // FORGET requests being served, inodes being evicted
+	freed      atomic.Uint64 // deleted inodes freed so far
 }
 
 const (
@@ -126,7 +127,7 @@ func (f *FileSystem) Start() error {
 		return err
 	}
 	if !f.fs.ReadOnly() {
-		if err := errors.Join(f.cleanOrphans(), f.cleanOrphanFile()); err != nil {
+		if err := errors.Join(f.cleanOrphans(), f.openOrphanFile()); err != nil {
 			f.log.Error("orphans not finished", "err", err)
 		}
 	}
@@ -144,7 +145,9 @@ func (f *FileSystem) Stop() error {
 	if f.watch != nil && f.opts.Spaces == nil {
 		f.watch.stop()
 	}
-	return errors.Join(f.reapAll(), f.fs.Close())
+	err := f.reapAll()
+	f.closeOrphanFile()
+	return errors.Join(err, f.fs.Close())
 }
 
 // ino turns a node id into an inode number: the kernel's root is 1, ext4's is 2.

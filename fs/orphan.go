@@ -15,12 +15,23 @@ import (
 // orphanCredits is what one change of the list needs: the superblock, the inode, its neighbour.
 const orphanCredits = 4
 
-// orphanAdd puts an inode at the head of the orphan list (ext4_orphan_add). The caller marks it dirty later or not: this does.
+// orphanAdd notes an inode that is to be deleted or cut, for the next mount after a crash: in a free slot of the orphan file, else at the
+// head of the orphan list (ext4_orphan_add). The caller marks it dirty later or not: this does.
 func (f *FileSystem) orphanAdd(h *journal.Handle, i *inode.Inode) error {
 	f.orphanMu.Lock()
 	defer f.orphanMu.Unlock()
 	if i.Orphan {
 		return nil
+	}
+	if f.orphanFile != nil && f.fs.Journal.Journalled() {
+		slot, ok, err := f.orphanFile.take(h, i.Ino)
+		if err != nil {
+			return err
+		}
+		if ok {
+			i.Orphan, i.OrphanSlot = true, slot+1
+			return i.MarkDirty(h)
+		}
 	}
 	next := f.orphans
 	i.Orphan, i.OrphanPrev, i.OrphanNext = true, nil, next
@@ -37,12 +48,19 @@ func (f *FileSystem) orphanAdd(h *journal.Handle, i *inode.Inode) error {
 	return i.MarkDirty(h)
 }
 
-// orphanDel takes an inode off the list (ext4_orphan_del); its i_dtime is 0 afterwards.
+// orphanDel takes an inode out of the orphan file or off the list (ext4_orphan_del); its i_dtime is 0 afterwards.
 func (f *FileSystem) orphanDel(h *journal.Handle, i *inode.Inode) error {
 	f.orphanMu.Lock()
 	defer f.orphanMu.Unlock()
 	if !i.Orphan {
 		return nil
+	}
+	if i.OrphanSlot != 0 {
+		if err := f.orphanFile.give(h, i.OrphanSlot-1); err != nil {
+			return err
+		}
+		i.Orphan, i.OrphanSlot = false, 0
+		return i.MarkDirty(h)
 	}
 	i.Mu.Lock()
 	next := i.Raw.Dtime()
@@ -86,11 +104,16 @@ func (f *FileSystem) evict(i *inode.Inode) {
 	}
 }
 
-// dropOrphan forgets the in-core links of an inode that leaves the cache while it is on the list on disk.
+// dropOrphan forgets the in-core links of an inode that leaves the cache while it is on the list, or in the orphan file, on disk.
 func (f *FileSystem) dropOrphan(i *inode.Inode) {
 	f.orphanMu.Lock()
 	defer f.orphanMu.Unlock()
 	if !i.Orphan {
+		return
+	}
+	i.Orphan = false
+	if i.OrphanSlot != 0 {
+		i.OrphanSlot = 0
 		return
 	}
 	// Its neighbours lead past it in core; on disk it stays linked and is found at the next mount.
@@ -102,7 +125,6 @@ func (f *FileSystem) dropOrphan(i *inode.Inode) {
 	if n := i.OrphanNext; n != nil {
 		n.OrphanPrev = i.OrphanPrev
 	}
-	i.Orphan = false
 }
 
 // free gives back everything that a deleted inode owns.

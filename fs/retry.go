@@ -38,5 +38,5 @@ func (f *FileSystem) reclaim(freed uint64) bool {
 func (f *FileSystem) hasOrphans() bool {
 	f.orphanMu.Lock()
 	defer f.orphanMu.Unlock()
-	return f.orphans != nil
+	return f.orphans != nil || f.orphanFile != nil && f.orphanFile.used > 0
 }

@@ -54,8 +54,10 @@ type Inode struct {
 	Converting bool
 	// Ext caches the last extent found; guarded by Mu.
 	Ext ondisk.Extent
-	// Orphan says that the inode is on the orphan list; guarded by the list's lock.
+	// Orphan says that the inode is on the orphan list or in the orphan file; guarded by the list's lock.
 	Orphan bool
+	// OrphanSlot is its slot in the orphan file, counted from 1, 0 for the list; guarded by the list's lock.
+	OrphanSlot int
 	// OrphanPrev is the inode before this one in the orphan list, nil at its head; guarded by the list's lock.
 	OrphanPrev, OrphanNext *Inode
 

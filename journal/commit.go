@@ -17,7 +17,8 @@ type logged struct {
 	data []byte
 }
 
-// commitThread commits transactions one after the other (kjournald2).
+// commitThread commits transactions that are old or in somebody's way (kjournald2). Who waits for a commit makes it in its own goroutine:
+// see waitTid.
 func (l *log) commitThread() {
 	defer l.done.Done()
 	for {
@@ -26,21 +27,18 @@ func (l *log) commitThread() {
 			return
 		case <-l.wake:
 		}
-		for l.commitOne() {
+		l.mu.Lock()
+		for l.want && l.running != nil && !l.busy {
+			l.commitRunning()
 		}
+		l.mu.Unlock()
 	}
 }
 
-// commitOne commits the running transaction if that was asked for.
-func (l *log) commitOne() bool {
-	l.mu.Lock()
+// commitRunning commits the running transaction. The caller holds l.mu, which is free meanwhile, and nobody else commits.
+func (l *log) commitRunning() {
 	t := l.running
-	if t == nil || !l.want {
-		l.want = false
-		l.mu.Unlock()
-		return false
-	}
-	l.want = false
+	l.busy, l.want = true, false
 	t.locked = true
 	t.timer.Stop()
 	for t.updates > 0 {
@@ -57,9 +55,20 @@ func (l *log) commitOne() bool {
 	if err != nil {
 		l.abort(fmt.Errorf("commit of transaction %d: %w", t.tid, err))
 	}
+	if cap(l.copies) > keepCopies {
+		l.copies = nil
+	}
 	l.finish(t, err)
-	return true
+	l.mu.Lock()
+	l.busy = false
+	if l.want {
+		poke(l.wake) // asked for while this one was on its way
+	}
+	l.cond.Broadcast()
 }
+
+// keepCopies is the size in bytes up to which the memory of a transaction's copies is kept for the next one.
+const keepCopies = 8 << 20
 
 // copyOut copies every block that t logs, in block order.
 func (l *log) copyOut(t *transaction) []logged {
@@ -72,7 +81,10 @@ func (l *log) copyOut(t *transaction) []logged {
 	}
 	t.need = l.logBlocks(len(out), len(t.revokes))
 	l.mu.Unlock()
-	mem := make([]byte, len(out)*l.bs)
+	if n := len(out) * l.bs; cap(l.copies) < n {
+		l.copies = make([]byte, n)
+	}
+	mem := l.copies[:cap(l.copies)]
 	for k := range out {
 		out[k].data = mem[k*l.bs : (k+1)*l.bs : (k+1)*l.bs]
 		out[k].b.Lock()
@@ -131,7 +143,7 @@ func (l *log) write(t *transaction, blocks []logged) error {
 			return err
 		}
 	}
-	w := logWriter{l: l, at: t.logStart}
+	w := logWriter{l: l, at: t.logStart, buf: l.run[:0]}
 	if err := l.writeRevokes(t, &w); err != nil {
 		return err
 	}
@@ -184,7 +196,7 @@ func (l *log) writeRevokes(t *transaction, w *logWriter) error {
 }
 
 func (l *log) writeBlocks(t *transaction, w *logWriter, blocks []logged) error {
-	desc := make([]byte, l.bs)
+	desc := l.desc
 	for len(blocks) > 0 {
 		d, err := l.format.NewDescriptor(desc, t.tid)
 		if err != nil {
@@ -274,9 +286,6 @@ const logRun = 1 << 20
 // before the next call.
 func (w *logWriter) next() []byte {
 	bs := w.l.bs
-	if w.buf == nil {
-		w.buf = make([]byte, 0, logRun)
-	}
 	if len(w.buf) == 0 {
 		w.from = w.at
 	}

@@ -50,6 +50,10 @@ type log struct {
 	free       uint32         // guarded by mu; log blocks
 	pinned     int            // guarded by mu; blocks that the journal holds
 	want       bool           // guarded by mu; commit the running transaction now
+	busy       bool           // guarded by mu; somebody commits
+	copies     []byte         // guarded by busy: who set it owns them; the blocks of a transaction
+	run        []byte         // guarded by busy; what goes to the log in one write
+	desc       []byte         // guarded by busy; a descriptor block
 	closing    bool           // guarded by mu
 
 	wake   chan struct{} // immutable
@@ -97,6 +101,7 @@ func NewJBD2(o Options, lo LogOptions) (*Journal, error) {
 	}
 	l.cond = sync.NewCond(&l.mu)
 	lock.NameMutex(&l.cpMu, lock.Checkpoint, 0)
+	l.run, l.desc = make([]byte, logRun), make([]byte, l.bs)
 	l.maxPin = int(lo.CacheLimit / int64(l.bs))
 	if err := l.load(lo); err != nil {
 		return nil, err
@@ -239,8 +244,10 @@ func (l *log) roomFor(t *transaction, n int) bool {
 
 // request asks for the commit of the running transaction. The caller holds l.mu.
 func (l *log) request() {
-	l.want = true
-	poke(l.wake)
+	if l.running != nil {
+		l.want = true
+		poke(l.wake)
+	}
 }
 
 func poke(c chan struct{}) {
@@ -399,19 +406,23 @@ func (l *log) onCommit(h *Handle, f func()) {
 	l.mu.Unlock()
 }
 
-// waitTid asks for the commit of tid and waits for it; a transaction that is neither running nor committing is on the device.
+// waitTid commits tid, or waits for who does; a transaction that is neither running nor committing is on the device. A hand-over to
+// another goroutine and back would cost more than the commit's own work.
 func (l *log) waitTid(tid uint32) (bool, error) {
 	l.mu.Lock()
 	var t *transaction
-	switch {
-	case l.running != nil && l.running.tid == tid:
-		t = l.running
-		l.request()
-	case l.committing != nil && l.committing.tid == tid:
+	for t = l.running; t != nil && t.tid == tid && l.running == t; {
+		if l.busy {
+			l.cond.Wait() // those who wait here share the next commit
+			continue
+		}
+		l.commitRunning()
+	}
+	if t == nil || t.tid != tid {
 		t = l.committing
 	}
 	l.mu.Unlock()
-	if t == nil {
+	if t == nil || t.tid != tid {
 		return false, l.j.Aborted()
 	}
 	<-t.done
@@ -427,7 +438,7 @@ func (l *log) commit(wait bool) error {
 	}
 	if t != nil {
 		tid = t.tid
-		if t == l.running {
+		if t == l.running && !wait {
 			l.request()
 		}
 	}

@@ -85,7 +85,9 @@ type FS struct {
 	Reserved   uint64 // immutable; blocks for root
 	readOnly   atomic.Bool
 	errCount   atomic.Int64
-	wantState  uint16 // immutable; s_state to restore at unmount
+	// keepOrphans says that the orphan file is not known to be empty.
+	keepOrphans atomic.Bool
+	wantState   uint16 // immutable; s_state to restore at unmount
 
 	sbMu  lock.Mutex
 	sb    ondisk.Super // guarded by sbMu
@@ -226,6 +228,9 @@ func (f *FS) ForceReadOnly(why string) {
 	f.Notices = append(f.Notices, why)
 }
 
+// KeepOrphanPresent has Close leave the orphan_present flag: the orphan file could not be read, or something is left in it.
+func (f *FS) KeepOrphanPresent() { f.keepOrphans.Store(true) }
+
 // Begin marks the file system as mounted (ext4_setup_super) and starts the write-back of metadata. Nothing is written on a
 // read-only mount.
 func (f *FS) Begin() error {
@@ -243,6 +248,9 @@ func (f *FS) Begin() error {
 	f.wantState = f.sb.State()
 	if f.Journal.Journalled() {
 		f.sb.SetFeatureIncompat(f.sb.FeatureIncompat() | ondisk.IncompatRecover)
+		if f.SB.Compat(ondisk.CompatOrphanFile) {
+			f.sb.SetFeatureROCompat(f.sb.FeatureROCompat() | ondisk.ROCompatOrphanPresent)
+		}
 	} else {
 		f.sb.SetState(f.sb.State() &^ ondisk.StateValid)
 	}
@@ -295,6 +303,9 @@ func (f *FS) Close() error {
 	f.sb.SetState(state)
 	if f.Journal.Journalled() && f.Journal.Aborted() == nil {
 		f.sb.SetFeatureIncompat(f.sb.FeatureIncompat() &^ ondisk.IncompatRecover)
+		if !f.keepOrphans.Load() {
+			f.sb.SetFeatureROCompat(f.sb.FeatureROCompat() &^ ondisk.ROCompatOrphanPresent)
+		}
 	}
 	f.sbMu.Unlock()
 	errs = append(errs, f.CommitSuper(), f.Dev.Flush())
