@@ -6,7 +6,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"inlinefs/internal/testimage"
 	"inlinefs/stress"
 
 	"github.com/spf13/cobra"
@@ -31,14 +33,55 @@ func runStressCmd(t *testing.T, cmd *cobra.Command, args ...string) (string, int
 	return out.String() + exit.Error(), exit.Code
 }
 
+func TestStressList(t *testing.T) {
+	out, code := runStressCmd(t, newStressCmd(), "--list")
+	if code != 0 || !strings.Contains(out, "227cb4ca5a65") || !strings.Contains(out, "write-from-mapping (image: healthy)") {
+		t.Errorf("exit code %d:\n%s", code, out)
+	}
+	out, code = runStressCmd(t, newStressCmd(), "--help")
+	if code != 0 || !strings.Contains(out, "truncate-sendfile") {
+		t.Errorf("exit code %d:\n%s", code, out)
+	}
+}
+
 func TestStressUsage(t *testing.T) {
 	for _, args := range [][]string{
-		{"--no-such-flag"}, {"stray"}, {"--scenario", "nowhere"}, {"--writers", "-1"}, {"--image", "a", "--mountpoint", "b"}, {"--seed", "x"},
+		{"--no-such-flag"}, {"stray"}, {"--scenario", "nowhere"}, {"--scenario", "seek-hole,map-only"}, {"--writers", "-1"}, {"--image", "a", "--mountpoint", "b"}, {"--seed", "x"},
 		{"--mountpoint", filepath.Join(t.TempDir(), "missing")},
 	} {
 		if out, code := runStressCmd(t, newStressCmd(), args...); code != stress.ExitUsage {
 			t.Errorf("%v: exit code %d, want %d\n%s", args, code, stress.ExitUsage, out)
 		}
+	}
+}
+
+// TestSiblingsOnMount runs each race beside the main one for a moment on a real mount of this very program: the default strategy breaks
+// no rule in any of them.
+func TestSiblingsOnMount(t *testing.T) {
+	testimage.FuseUsable(t)
+	t.Setenv(mainEnv, "1")
+	length := time.Second
+	if testing.Short() {
+		length /= 4
+	}
+	for _, s := range stress.Siblings() {
+		t.Run(s.Name, func(t *testing.T) {
+			res, err := stress.Run(t.Context(), stress.Config{Scenario: s.Name, Duration: length, AtMost: length, Seed: 1, Announce: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if res.Writes == 0 || res.Iterations == 0 || res.Faults == 0 && res.MmapRefused == 0 {
+				t.Errorf("nothing was raced:\n%s", res.Summary())
+			}
+			if n := res.Violations[s.Known]; s.Known != "" && n > 0 {
+				t.Logf("%s %d: %s", s.Known, n, s.KnownWhy)
+				delete(res.Violations, s.Known)
+				res.ImageRead.Findings = nil
+			}
+			if !res.Clean() {
+				t.Errorf("not clean:\n%s", res.Summary())
+			}
+		})
 	}
 }
 
