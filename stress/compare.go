@@ -98,37 +98,88 @@ func (e Expectation) String() string {
 	return e.Strategy + " convicted of " + e.Class
 }
 
-// Compare writes the results side by side, the first violation found among them, and how the expectations were met. It returns
-// false when one was not.
-func Compare(out io.Writer, results []*Result, expect []Expectation) (met bool, err error) {
+// Compare writes the verdict on each strategy, what it costs, the results side by side where there are few, the first violation found
+// among them, and how the expectations were met. It returns false when one was not.
+func Compare(out io.Writer, in ComparisonInput) (met bool, err error) {
+	gs := groups(in.Results, in.Models)
+	foresight, err := in.foresights(gs)
+	if err != nil {
+		return false, err
+	}
 	var b strings.Builder
-	writeTable(&b, compareRows(results))
-	for _, r := range results {
-		for _, f := range slices.Concat(r.Fsck.Findings, r.Check.Findings) {
-			fmt.Fprintf(&b, "%s: image: %s\n", nameOf(r), clean(f))
+	for _, rows := range verdictTables(gs, foresight) {
+		writeTable(&b, rows)
+		b.WriteString("\n")
+	}
+	writeTable(&b, costRows(gs))
+	b.WriteString("\n" + legend(len(in.Models) > 0))
+	if in.Details || len(in.Results) <= fewResults {
+		b.WriteString("\n")
+		writeTable(&b, compareRows(in.Results))
+	}
+	for _, r := range in.Results {
+		for _, f := range slices.Concat(r.Fsck.Findings, r.Check.Findings, r.ImageRead.Findings) {
+			fmt.Fprintf(&b, "%s on %s: image: %s\n", nameOf(r), clean(r.Scenario), clean(f))
 		}
 	}
-	for _, r := range results {
-		if v := r.FirstViolation; v != nil {
-			fmt.Fprintf(&b, "\nThe first violation of %s: %s\n\n%s\n\nreplay: %s\n", nameOf(r), clean(v.Class), strings.TrimRight(v.Timeline, "\n"),
-				clean(v.Replay))
-			break
-		}
-	}
+	writeFirst(&b, in.Results)
 	met = true
-	for i, e := range expect {
+	for i, e := range in.Expect {
 		if i == 0 {
 			b.WriteString("\n")
 		}
-		if why := e.Meets(results); why != "" {
+		if why := e.Meets(in.Results); why != "" {
 			met = false
 			fmt.Fprintf(&b, "NOT MET  %s\n", clean(why))
 			continue
 		}
 		fmt.Fprintf(&b, "met      %s\n", clean(e.String()))
 	}
+	if in.Foreseen {
+		b.WriteString("\n")
+		met = writeForeseen(&b, gs, foresight) && met
+	}
 	_, err = io.WriteString(out, b.String())
 	return met, err
+}
+
+// fewResults is how many results are shown in columns without being asked for.
+const fewResults = 3
+
+// writeFirst draws the first violation, that of the nil handle if there is one, and names those of the other strategies.
+func writeFirst(b *strings.Builder, results []*Result) {
+	var drawn *Result
+	for _, r := range results {
+		v := r.FirstViolation
+		if v != nil && (drawn == nil || v.Class == "nil-handle" && drawn.FirstViolation.Class != "nil-handle") {
+			drawn = r
+		}
+	}
+	if drawn == nil {
+		return
+	}
+	v := drawn.FirstViolation
+	fmt.Fprintf(b, "\nThe first violation of %s: %s\n\n%s\n\nreplay: %s\n", nameOf(drawn), clean(v.Class), strings.TrimRight(v.Timeline, "\n"), clean(v.Replay))
+	told := map[string]bool{nameOf(drawn): true}
+	for _, r := range results {
+		v := r.FirstViolation
+		if v == nil || told[nameOf(r)] {
+			continue
+		}
+		if len(told) == 1 {
+			b.WriteString("\nOf the others (replay draws it):\n")
+		}
+		told[nameOf(r)] = true
+		what := v.Timeline
+		if v.Detail != nil {
+			what = v.Detail.Message
+		}
+		what, _, _ = strings.Cut(what, "\n")
+		for _, line := range wrap(fmt.Sprintf("%s, %s: %s", nameOf(r), v.Class, what), verdictWidth, "  ") {
+			b.WriteString(line + "\n")
+		}
+		fmt.Fprintf(b, "  replay: %s\n", clean(v.Replay))
+	}
 }
 
 func nameOf(r *Result) string {
@@ -201,6 +252,13 @@ func compareRows(results []*Result) [][]string {
 	us("write p50 / p99", func(r *Result) Quantiles { return r.LatencyUS.Write })
 	us("fault p50 / p99", func(r *Result) Quantiles { return r.LatencyUS.Fault })
 	add("throughput", func(r *Result) string { return fmt.Sprintf("%.0f writes/s", r.Throughput) })
+	add("conversions / M ops", func(r *Result) string { return fmt.Sprintf("%.0f", r.ConversionsPerMillion()) })
+	add("read from the image", func(r *Result) string {
+		if r.ImageRead.Files == 0 {
+			return "nothing"
+		}
+		return fmt.Sprintf("%d files, %d findings", r.ImageRead.Files, len(r.ImageRead.Findings))
+	})
 	add("e2fsck", func(r *Result) string { return checkText(r.Fsck) })
 	add("inlinefs check", func(r *Result) string { return checkText(r.Check) })
 	return rows

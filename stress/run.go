@@ -212,6 +212,11 @@ func race(ctx context.Context, c *Config, dir string, abort func()) (*Result, []
 			g.before = map[string]int64{}
 		}
 	}
+	if c.Expected && inlinefs {
+		if err := c.foresee(before.Strategy); err != nil {
+			return nil, nil, err
+		}
+	}
 	stopProgress := showProgress(c, g, inlinefs)
 	begin := time.Now()
 	err = g.run(ctx)
@@ -309,6 +314,23 @@ func (g *campaign) result(took time.Duration) (*Result, error) {
 		}
 	}
 	return res, nil
+}
+
+// foresee makes the campaign go on until it has seen what the strategy must show in its scenario.
+func (c *Config) foresee(strategy string) error {
+	f, err := ForesightOf(strategy, "")
+	if errors.Is(err, ErrUnforeseen) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	classes, within := f.until(c.Scenario)
+	c.Until = append(c.Until, classes...)
+	if d := time.Duration(within * float64(time.Second)); len(classes) > 0 {
+		c.AtMost = max(c.AtMost, d)
+	}
+	return nil
 }
 
 // tally adds up what the workers counted in the shared memory.

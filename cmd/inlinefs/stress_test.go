@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -89,7 +90,7 @@ func TestCompareCommand(t *testing.T) {
 	dir := t.TempDir()
 	bad, good := filepath.Join(dir, "bad.json"), filepath.Join(dir, "good.json")
 	for path, r := range map[string]*stress.Result{
-		bad: {Schema: stress.Schema, Strategy: "mkwrite", Writes: 10, Faults: 3, Violations: map[string]int64{"nil-handle": 1},
+		bad: {Schema: stress.Schema, Strategy: "mkwrite", Scenario: "seed", Writes: 10, Faults: 3, Violations: map[string]int64{"nil-handle": 1},
 			Fsck: stress.CheckResult{Clean: true}, Check: stress.CheckResult{Clean: true}},
 		good: {Schema: stress.Schema, Strategy: "mmap", Writes: 10, MmapRefused: 3,
 			Fsck: stress.CheckResult{Clean: true}, Check: stress.CheckResult{Clean: true}},
@@ -102,11 +103,21 @@ func TestCompareCommand(t *testing.T) {
 	if err := (&stress.Result{Schema: 7}).Save(other); err != nil {
 		t.Fatal(err)
 	}
+	models := filepath.Join(dir, "models.json")
+	text := `[{"strategy":"mkwrite","scenario":"write fault","executions":100,"complete":true,"failures":[{"class":"nil-handle","preemptions":2,"steps":14}]}]`
+	if err := os.WriteFile(models, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	tests := []struct {
 		args []string
 		code int
 		want string
 	}{
+		{[]string{bad, "--expect"}, 0, "as expected      mkwrite: nil-handle on seed"},
+		{[]string{bad, good, "--expect"}, stress.ExitViolation, "NOT AS EXPECTED  mmap: lock-cycle must show on write-from-mapping"},
+		{[]string{bad, "--expect=" + dir}, stress.ExitViolation, "nothing is written down"},
+		{[]string{bad, "--explore", models}, 0, "14 steps, 2 p"},
+		{[]string{bad, "--explore", good}, stress.ExitUsage, "want an array"},
 		{[]string{bad, good}, 0, "CONVICTED"},
 		{[]string{bad, good, "--expect-convicted", "mkwrite=nil-handle", "--expect-clean", "mmap"}, 0, "met "},
 		{[]string{bad, good, "--expect-clean", "mkwrite"}, stress.ExitViolation, "NOT MET"},
