@@ -76,9 +76,9 @@ func (e Expectation) Meets(results []*Result) string {
 			return fmt.Sprintf("%s: expected clean, but nothing was written", e.Strategy)
 		case r.Faults == 0 && r.MmapRefused == 0:
 			return fmt.Sprintf("%s: expected clean, but nothing was mapped", e.Strategy)
-		case !r.Clean():
-			return fmt.Sprintf("%s: expected clean, found %s; data mismatches %d; e2fsck %s; check %s", e.Strategy, countsText(r.Violations),
-				r.DataMismatches, checkText(r.Fsck), checkText(r.Check))
+		case len(r.counts()) > 0:
+			return fmt.Sprintf("%s: expected clean, found on %s %s; data mismatches %d; e2fsck %s; check %s", e.Strategy, r.Scenario,
+				countsText(r.Violations), r.DataMismatches, checkText(r.Fsck), checkText(r.Check))
 		}
 	}
 	if seen == 0 {

@@ -358,6 +358,11 @@ func (g *campaign) fromMount(res *Result, before event.Report) {
 		r = before
 	}
 	res.Strategy, res.Version, res.Mmap, res.Journal = r.Strategy, r.Version, r.MmapMode, r.Journal
+	if c := g.c; c.Mountpoint == "" && c.Conversion == "" {
+		// Whatever build replays it.
+		c.Conversion = r.Strategy
+		res.Replay = c.replay()
+	}
 	a, b := r.Counters, before.Counters
 	res.Faults = a.Faults - b.Faults
 	res.Announced = a.Announced - b.Announced
