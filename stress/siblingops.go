@@ -12,7 +12,7 @@ import (
 
 // moreFds are descriptors that some sibling races need beside the worker's own; 0: not open. They live for a round.
 type moreFds struct {
-	direct, readOnly, sink, procMem, side int
+	direct, readOnly, sink, procMem, side, sideDirect int
 }
 
 // siblingRound takes the actor's turns.
@@ -31,7 +31,7 @@ func (w *worker) siblingRound() {
 
 func (w *worker) closeMore() {
 	m := &w.more
-	for _, fd := range []*int{&m.direct, &m.readOnly, &m.sink, &m.procMem, &m.side} {
+	for _, fd := range []*int{&m.direct, &m.readOnly, &m.sink, &m.procMem, &m.side, &m.sideDirect} {
 		if *fd > 0 {
 			w.check("close", unix.Close(*fd))
 		}

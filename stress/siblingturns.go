@@ -326,27 +326,31 @@ func (w *worker) gup(way int, to, buf []byte) (int, error) {
 		}
 		return unix.Pwrite(fd, buf, int64(addr))
 	}
-	fd, ok := w.sideFd()
-	if !ok {
+	if !w.openSide() {
 		return 0, nil
 	}
-	if _, err := unix.Pwrite(fd, buf, 0); !w.check("write-side", err) {
+	if _, err := unix.Pwrite(w.more.side, buf, 0); !w.check("write-side", err) {
 		return 0, nil
 	}
-	return unix.Pread(fd, to, 0)
+	return unix.Pread(w.more.sideDirect, to, 0)
 }
 
-// sideFd is another file, opened with O_DIRECT and already without a name.
-func (w *worker) sideFd() (int, bool) {
-	return w.extra(&w.more.side, "open-side", func() (int, error) {
-		path := filepath.Join(w.c.Dir, "s"+strconv.FormatUint(w.round, 10))
+// openSide makes another file, without a name, open twice: to be written and to be read with O_DIRECT.
+func (w *worker) openSide() bool {
+	path := filepath.Join(w.c.Dir, "s"+strconv.FormatUint(w.round, 10))
+	_, ok := w.extra(&w.more.side, "open-side", func() (int, error) {
 		fd, err := unix.Open(path, unix.O_CREAT|unix.O_EXCL|unix.O_RDWR|unix.O_CLOEXEC, uint32(filePerm))
 		if err != nil {
 			return 0, err
 		}
 		direct, err := openDirect(path)
-		return direct, errors.Join(err, unix.Close(fd), unix.Unlink(path))
+		if err = errors.Join(err, unix.Unlink(path)); err != nil {
+			return 0, errors.Join(err, unix.Close(fd))
+		}
+		w.more.sideDirect = direct
+		return fd, nil
 	})
+	return ok
 }
 
 // unstoredTurn maps a file of its own, shared and writable, and does not store to it. An actor with an odd number reads through the
