@@ -118,8 +118,15 @@ func Compare(out io.Writer, in ComparisonInput) (met bool, err error) {
 		writeTable(&b, compareRows(in.Results))
 	}
 	for _, r := range in.Results {
-		for _, f := range slices.Concat(r.Fsck.Findings, r.Check.Findings, r.ImageRead.Findings) {
-			fmt.Fprintf(&b, "%s on %s: image: %s\n", nameOf(r), clean(r.Scenario), clean(f))
+		found := slices.Concat(r.Fsck.Findings, r.Check.Findings)
+		for i, f := range found {
+			if i == maxImageTold {
+				fmt.Fprintf(&b, "  and %d more\n", len(found)-i)
+				break
+			}
+			for _, line := range wrap(fmt.Sprintf("%s on %s: image: %s", nameOf(r), r.Scenario, f), verdictWidth, "  ") {
+				b.WriteString(line + "\n")
+			}
 		}
 	}
 	writeFirst(&b, in.Results)
@@ -145,6 +152,12 @@ func Compare(out io.Writer, in ComparisonInput) (met bool, err error) {
 
 // fewResults is how many results are shown in columns without being asked for.
 const fewResults = 3
+
+// maxImageTold is how many findings in the image of a result are told.
+const maxImageTold = 2
+
+// maxMessage is how many lines of a message are told of those that are not drawn.
+const maxMessage = 3
 
 // writeFirst draws the first violation, that of the nil handle if there is one, and names those of the other strategies.
 func writeFirst(b *strings.Builder, results []*Result) {
@@ -174,7 +187,9 @@ func writeFirst(b *strings.Builder, results []*Result) {
 		if v.Detail != nil {
 			what = v.Detail.Message
 		}
-		what, _, _ = strings.Cut(what, "\n")
+		if lines := strings.Split(what, "\n"); len(lines) > maxMessage {
+			what = strings.Join(lines[:maxMessage], " ")
+		}
 		for _, line := range wrap(fmt.Sprintf("%s, %s: %s", nameOf(r), v.Class, what), verdictWidth, "  ") {
 			b.WriteString(line + "\n")
 		}

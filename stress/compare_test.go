@@ -134,10 +134,10 @@ func TestCompareTable(t *testing.T) {
 	if err != nil || !met {
 		t.Errorf("met %t, error %v", met, err)
 	}
-	want := `strategy  verdict           nil-handle  lock-cycle  lost-store  lost-write
---------  ---------  -----  ----------  ----------  ----------  ----------
-mkwrite   CONVICTED  mount  27, 0.4 s   0 of 100k   0 of 100k   0 of 100k
-mmap      clean      mount  0 of 100k   0 of 100k   0 of 100k   0 of 100k
+	want := `strategy  verdict    nil-handle  lock-cycle  lost-store  lost-write
+--------  ---------  ----------  ----------  ----------  ----------
+mkwrite   CONVICTED  27, 0.4 s   0 of 100k   0 of 100k   0 of 100k
+mmap      clean      0 of 100k   0 of 100k   0 of 100k   0 of 100k
 
 strategy  fault us p50/p99  write us p50/p99  writes/s  conversions/M  SIGBUS      mmap refused  unstored: mapped  mapped, read
 --------  ----------------  ----------------  --------  -------------  ----------  ------------  ----------------  ------------

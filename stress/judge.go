@@ -146,9 +146,16 @@ func stampText(v uint64) string {
 	return fmt.Sprintf("stamp %d of worker %d in round %d", seq, owner, round)
 }
 
+// maxTold is how many values that would also be right are told.
+const maxTold = 2
+
 func wantText(c CellWant) string {
 	s := stampText(c.Acked)
-	for _, p := range c.Pending {
+	for i, p := range c.Pending {
+		if i == maxTold {
+			s += fmt.Sprintf(" or one of %d more", len(c.Pending)-i)
+			break
+		}
 		s += " or " + stampText(p)
 	}
 	if c.Overflow {

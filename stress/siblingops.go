@@ -241,8 +241,11 @@ func (w *worker) observe(cell, fd int) {
 		f := FileWant{Round: w.round}
 		class = f.classify(CellWant{Owner: c.owner, Mapper: w.p.isMapper(c.owner), Acked: low}, v)
 	}
-	if v2, n2, ok := look(); ok && fits(v2, n2) {
-		class = ClassTornRead
+	for i := 0; i < lookAgain && class != ClassTornRead; i++ {
+		if v2, n2, ok := look(); ok && fits(v2, n2) {
+			class = ClassTornRead
+		}
+		spin(jitterSpins * (i + 1))
 	}
 	w.find(class, "cell %d at byte %d of worker %d, read by another: %d bytes, %s, want %s or a later one", cell, c.off, c.owner, n, stampText(v),
 		stampText(low))

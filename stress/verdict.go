@@ -167,9 +167,13 @@ func verdictTables(gs []*group, foresight map[string]*Foresight) [][][]string {
 
 func verdictRows(gs []*group, classes []string) [][]string {
 	withModel := slices.ContainsFunc(gs, func(g *group) bool { return len(g.models) > 0 })
-	rows := [][]string{append([]string{"strategy", "verdict", ""}, classes...)}
+	head, mount0, model0 := []string{"strategy", "verdict"}, []string(nil), []string(nil)
+	if withModel {
+		head, mount0, model0 = append(head, ""), []string{"mount"}, []string{"model"}
+	}
+	rows := [][]string{append(head, classes...)}
 	for _, g := range gs {
-		mount, model := []string{g.name, g.verdict(), "mount"}, []string{"", "", "model"}
+		mount, model := append([]string{g.name, g.verdict()}, mount0...), append([]string{"", ""}, model0...)
 		for _, c := range classes {
 			mount = append(mount, g.mountText(c))
 			model = append(model, modelText(g.models, c))
@@ -252,10 +256,12 @@ func costRows(gs []*group) [][]string {
 
 // legend explains the tables in as few words as will do.
 func legend(withModel bool) string {
-	s := `mount   N, T s: seen N times, first after T seconds of the race. 0 of N: not in N operations, which is a rate below 3/N (95 %)
+	s := `N, T s: seen N times, first after T seconds of the race. 0 of N: not in N operations, which is a rate below 3/N (95 %)
 `
-	if withModel {
-		s += `model   N steps, P p: the shortest schedule that shows it, with P preemptions. K of K: in none of K schedules, and these are all
+	if !withModel {
+		s = "cells   " + s
+	} else {
+		s = "mount   " + s + `model   N steps, P p: the shortest schedule that shows it, with P preemptions. K of K: in none of K schedules, and these are all
         there are. 0 of K..: in none of the K that were run; there are more
 `
 	}

@@ -341,6 +341,9 @@ func (w *worker) nextStamp() uint64 {
 	return stamp(w.id, w.round, w.seq)
 }
 
+// lookAgain is how often what was found wrong is read again: a conversion that is under way may take a while, and the next one may follow.
+const lookAgain = 8
+
 // look judges one of the worker's own cells in the middle of a round: nobody else changes it. again reads the cell once more, nil: that
 // cannot be done.
 func (w *worker) look(cell int, v uint64, how string, again func() (uint64, bool)) {
@@ -353,10 +356,11 @@ func (w *worker) look(cell int, v uint64, how string, again func() (uint64, bool
 		f.Copied = w.p.Writers
 	}
 	class := f.classify(want, v)
-	if again != nil {
+	for i := 0; again != nil && i < lookAgain && class != ClassTornRead; i++ {
 		if now, ok := again(); ok && want.allows(now) {
 			class = ClassTornRead
 		}
+		spin(jitterSpins * (i + 1))
 	}
 	w.find(class, "cell %d at byte %d by %s: found %s, want %s", cell, w.lay.offset(cell), how, stampText(v), wantText(want))
 }
