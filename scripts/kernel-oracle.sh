@@ -3,16 +3,22 @@
 # the workload of `inlinefs stress` on it, and reads the serial console. Then runs the same workload on inlinefs with the mkwrite strategy,
 # and prints both side by side: the check that fires and the chain of calls that leads to it must be the same.
 #
+# Sibling races (inlinefs stress --list) can be put to the same witness: each in a boot of its own, on a healthy image, beside inlinefs with
+# mkwrite and with its default strategy. What they show is told, it does not decide.
+#
 # Nothing here touches the host's kernel: the image is only ever mounted inside the guest, and on the host by inlinefs.
 #
-#   scripts/kernel-oracle.sh [--kernel PATH [--modules DIR]] [--timeout D] [--duration D] [--seed N] [--out DIR] [--quiet]
+#   scripts/kernel-oracle.sh [--kernel PATH [--modules DIR]] [--siblings LIST] [--timeout D] [--duration D] [--seed N] [--out DIR] [--quiet]
 #
 #   --kernel PATH   boot this kernel image (x86-64) instead of Debian's, which is downloaded (not installed) with apt-get
 #   --modules DIR   where that kernel's modules are, if ext4 or virtio-blk are modules
+#   --siblings LIST sibling races, separated by commas, healthy for the main race where conversions succeed, or none (default
+#                   healthy,destroy-mapblocks), 10 s each
 #   --timeout D     bound on the guest: 120, 120s or 2m (default 120s); a guest that does not fall is booted up to three times
 #   --duration D    length of a race (default 10s); inlinefs is tried up to four times, for one, two, three and six times as long
 #   --seed N        seed of the workload, the same for both (default 1)
-#   --out DIR       keep the console (console.log) and the result of inlinefs (mkwrite.json) there
+#   --out DIR       keep the console (console.log) and the result of inlinefs (mkwrite.json) there, and those of the siblings (NAME.log,
+#                   NAME-mkwrite.json, NAME-default.json)
 #   --quiet         no progress, only the comparison
 #
 # Set BIN_MKWRITE to use a static binary that is already built.
@@ -30,16 +36,18 @@ absolute() {
 	esac
 }
 
-kernel='' modules='' timeout=120 duration=10 seed=1 out='' QUIET=''
+kernel='' modules='' timeout=120 duration=10 seed=1 out='' QUIET='' siblings=healthy,destroy-mapblocks
+sibling_duration=10
 while [ $# -gt 0 ]; do
 	case $1 in
-	--kernel | --modules | --timeout | --duration | --seed | --out)
+	--kernel | --modules | --siblings | --timeout | --duration | --seed | --out)
 		[ -n "${2:-}" ] || usage_error "$1 needs a value"
 		;;
 	esac
 	case $1 in
 	--kernel) kernel=$(absolute "$2") && shift 2 ;;
 	--modules) modules=$(absolute "$2") && shift 2 ;;
+	--siblings) siblings=$2 && shift 2 ;;
 	--timeout | --duration)
 		n=$(seconds "$2") || usage_error "$1 $2: want seconds, as in 20, 20s or 1m"
 		[ "$n" -gt 0 ] || usage_error "$1 $2: want at least a second"
@@ -129,7 +137,7 @@ make_initramfs() {
 	cp "$bin" "$root/inlinefs"
 	cp scripts/oracle/init.sh "$root/init"
 	chmod 755 "$root/init" "$root/inlinefs" "$root/bin/busybox"
-	printf 'DURATION=%d SEED=%s WRITES=200\n' "$duration" "$seed" >"$root/oracle.conf"
+	printf 'DURATION=%d SIBLING=%d SEED=%s WRITES=200\n' "$duration" "$sibling_duration" "$seed" >"$root/oracle.conf"
 	pack_modules "$root/modules"
 	(cd "$root" && find . | cpio -o -H newc --quiet) | gzip -1 >"$1"
 }
@@ -142,14 +150,20 @@ make_seed() {
 	debugfs -w -R 'set_bg 0 free_blocks_count 150994969' "$1" >"$WORK/debugfs.log" 2>&1 || die "debugfs set_bg did not work"
 }
 
-# boot runs the guest until it says that it is done, QEMU ends, or the time is up. The console goes to $out/console.log.
+# make_healthy FILE BLOCKSIZE makes an image of 64 MiB on which conversions succeed, as inlinefs stress makes it.
+make_healthy() {
+	rm -f "$1"
+	truncate -s 64M "$1"
+	mkfs.ext4 -q -F -b "$2" -I 256 -O inline_data,^has_journal,metadata_csum,64bit "$1"
+}
+
+# boot IMAGE CONSOLE [SIBLING] runs the guest until it says that it is done, QEMU ends, or the time is up.
 boot() {
-	local console=$out/console.log pid i
-	make_seed "$WORK/seed.img"
+	local console=$2 pid i
 	: >"$console"
 	qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 768 -nodefaults -no-user-config -display none -monitor none -no-reboot \
-		-kernel "$kernel" -initrd "$WORK/initramfs.gz" -append 'console=ttyS0 printk.time=1 panic=1 loglevel=7' \
-		-drive "file=$WORK/seed.img,format=raw,if=none,id=seed" -device virtio-blk-pci,drive=seed \
+		-kernel "$kernel" -initrd "$WORK/initramfs.gz" -append 'console=ttyS0 printk.time=1 panic=1 loglevel=7'"${3:+ oracle_sibling=$3}" \
+		-drive "file=$1,format=raw,if=none,id=seed" -device virtio-blk-pci,drive=seed \
 		-serial "file:$console" </dev/null >"$WORK/qemu.log" 2>&1 &
 	pid=$!
 	PIDS+=("$pid")
@@ -183,7 +197,8 @@ go build -o "$WORK/oracle" ./scripts/oracle
 make_initramfs "$WORK/initramfs.gz"
 for attempt in 1 2 3; do
 	say "booting ${kernel##*/} in QEMU, attempt $attempt of 3: race of $duration s, seed $seed, at most $timeout s"
-	boot
+	make_seed "$WORK/seed.img"
+	boot "$WORK/seed.img" "$out/console.log"
 	! grep -aq 'kernel BUG at fs/ext4/ext4_jbd2\.c' "$out/console.log" || break
 done
 
@@ -206,7 +221,45 @@ for factor in 1 2 3 6; do
 	! grep -Eq '"nil-handle"[[:space:]]*:[[:space:]]*[1-9]' "$out/mkwrite.json" || break
 done
 
+# sibling NAME runs one sibling race in the guest and on inlinefs.
+sibling() {
+	local code size=4096 name=${1//^/-} strategy conversion
+	[ "$1" != small-blocks ] || size=1024
+	say "$1: booting ${kernel##*/}, then inlinefs, $sibling_duration s each"
+	make_healthy "$WORK/healthy.img" "$size"
+	boot "$WORK/healthy.img" "$out/$name.log" "$1"
+	for strategy in mkwrite default; do
+		code=0 conversion=$strategy
+		[ "$strategy" != default ] || conversion=$default
+		rm -f "$out/$name-$strategy.json"
+		"$plain" stress --scenario "$1" --conversion "$conversion" --seed "$seed" --duration "${sibling_duration}s" --quiet \
+			--json "$out/$name-$strategy.json" >"$WORK/stress.log" 2>&1 || code=$?
+		case $code in
+		0 | 1 | 4) ;;
+		*)
+			tail -n 20 "$WORK/stress.log" >&2
+			die "inlinefs stress --scenario $1 ended with exit code $code, want 0, 1 or 4"
+			;;
+		esac
+	done
+	pairs+=("$1=$out/$name")
+}
+
+pairs=()
+if [ "$siblings" != none ]; then
+	plain=$WORK/inlinefs-plain
+	build_inlinefs "$plain" ''
+	default=$("$plain" version | sed -n 's/^strategy: //p')
+	IFS=, read -ra list <<<"$siblings"
+	for s in "${list[@]}"; do
+		[ "$s" = healthy ] || "$plain" stress --list | grep -qF "$s (image:" || usage_error "--siblings $siblings: inlinefs stress --list knows no $s"
+	done
+	for s in "${list[@]}"; do
+		sibling "$s"
+	done
+fi
+
 say ""
 code=0
-"$WORK/oracle" "$out/console.log" "$out/mkwrite.json" || code=$?
+"$WORK/oracle" "$out/console.log" "$out/mkwrite.json" "${pairs[@]}" || code=$?
 [ "$code" = 0 ] || exit 1

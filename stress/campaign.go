@@ -4,24 +4,25 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"inlinefs/internal/control"
 	"inlinefs/internal/event"
-
-	"golang.org/x/sys/unix"
 )
 
 const (
 	watchEvery   = 250 * time.Millisecond
+	reportEvery  = 50 * time.Millisecond
 	workerGrace  = 30 * time.Second
 	reportGrace  = 5 * time.Second
 	maxNotes     = 20
@@ -46,6 +47,7 @@ type campaign struct {
 	procs    []*workerProc
 	stopping atomic.Bool
 	hung     atomic.Bool
+	stuck    atomic.Pointer[string]       // who did not move
 	hangSeen chan struct{}                // closed by the watchdog once all is cut off
 	report   atomic.Pointer[event.Report] // as read when the hang was seen
 	rounds   int64
@@ -55,6 +57,9 @@ type campaign struct {
 	first    *Finding
 	notes    []string
 	outs     []workerOut
+	seen     firsts
+	kept     []FileWant       // files that are left for the image's turn, oldest first
+	before   map[string]int64 // violations that the mount had counted before; nil: the mount tells none
 }
 
 func newCampaign(c *Config, dir string, abort func()) (*campaign, error) {
@@ -65,9 +70,9 @@ func newCampaign(c *Config, dir string, abort func()) (*campaign, error) {
 	return &campaign{
 		c: c, dir: dir, abort: abort, sh: sh, shFile: f, hangSeen: make(chan struct{}),
 		p: params{Seed: c.Seed, Writers: c.Writers, Mappers: c.Mappers, Files: c.Files, Writes: c.Writes,
-			MappedBuffer: c.shape.MappedBuffer, TwoFiles: c.shape.TwoFiles,
-			LateOpen: c.shape.LateOpen, Resize: c.Mmap == "observe"},
-		errors: map[string]int64{}, findings: map[string]int64{},
+			MappedBuffer: c.shape.MappedBuffer || c.shape.Sibling == fromMapping, TwoFiles: c.shape.TwoFiles,
+			LateOpen: c.shape.LateOpen, Resize: c.Mmap == "observe", Sibling: c.shape.Sibling},
+		errors: map[string]int64{}, findings: map[string]int64{}, seen: firsts{at: map[string]float64{}},
 	}, nil
 }
 
@@ -116,14 +121,18 @@ func (g *campaign) run(ctx context.Context) error {
 	if err := g.start(); err != nil {
 		return err
 	}
-	if g.c.Duration > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, g.c.Duration)
-		defer cancel()
-	}
 	watchDone := make(chan struct{})
 	defer close(watchDone)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	g.sh.epoch.Store(monotonic())
 	go g.watch(watchDone)
+	if g.before != nil {
+		go g.listen(watchDone, g.before)
+	}
+	if g.c.Duration > 0 {
+		go g.timeUp(watchDone, cancel)
+	}
 	go func() {
 		select {
 		case <-ctx.Done():
@@ -148,8 +157,29 @@ func (g *campaign) run(ctx context.Context) error {
 	return g.finish()
 }
 
+// timeUp cancels when the time is over: Duration, or up to AtMost while a class of Until has not been seen.
+func (g *campaign) timeUp(done <-chan struct{}, cancel context.CancelFunc) {
+	begin := time.Now()
+	tick := time.NewTicker(reportEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-done:
+			return
+		case <-tick.C:
+		}
+		took := time.Since(begin)
+		if took >= g.c.Duration && (g.seen.has(g.c.Until) || took >= g.c.AtMost) {
+			cancel()
+			return
+		}
+	}
+}
+
 func (g *campaign) wait() error {
 	g.sh.beat.Add(1)
+	g.sh.idle.Store(1)
+	defer g.sh.idle.Store(0)
 	return g.sh.wait(g.p.workers() + 1)
 }
 
@@ -172,10 +202,9 @@ func (g *campaign) round() error {
 		path := filepath.Join(g.dir, fileName(n, f))
 		if g.sh.made[f].Load() != 0 {
 			g.made++
-			g.judge(n, f, path)
-		}
-		if err := unix.Unlink(path); err != nil && !errors.Is(err, unix.ENOENT) {
-			g.errors["unlink:"+errnoName(err)]++
+			g.keep(g.judge(n, f, path))
+		} else {
+			g.unlink(path)
 		}
 		g.sh.beat.Add(1)
 	}
@@ -185,75 +214,16 @@ func (g *campaign) round() error {
 	return nil
 }
 
-// judge reads a file twice, as the mount has it (a descriptor that is observed) and as the page cache has it.
-func (g *campaign) judge(round uint64, f int, path string) {
-	want := g.want(round, f)
-	for _, way := range []struct {
-		name  string
-		flags int
-	}{{"read-write", unix.O_RDWR}, {"read-only", unix.O_RDONLY}} {
-		data, err := readWhole(path, way.flags)
-		if err != nil {
-			g.errors["judge:"+errnoName(err)]++
-			continue
-		}
-		found := Judge(want, data)
-		for _, fd := range found {
-			g.findings[fd.Class]++
-			fd.Text += " (opened " + way.name + ")"
-			g.note("%s: %s", fd.Class, fd.Text)
-			if g.first == nil {
-				g.first = &fd
-			}
-		}
-		if len(found) > 0 {
-			return // the second look would count the same again
-		}
-	}
-}
-
-// want collects what the workers say of a file.
-func (g *campaign) want(round uint64, f int) FileWant {
-	lay := g.p.layout(round, f)
-	w := FileWant{Name: fileName(round, f), Round: round, Layout: lay}
-	if g.p.MappedBuffer {
-		w.Copied = g.p.Writers
-	}
-	for i, o := range lay.owner {
-		w.Cells = append(w.Cells, g.sh.slots[o].cells[i].want(o, g.p.isMapper(o)))
-	}
-	first := g.p.firstWriter(f)
-	for i := range lay.append {
-		w.Cells = append(w.Cells, g.sh.slots[first].cells[len(lay.owner)+i].want(first, false))
-	}
-	w.Size = int(g.sh.slots[first].size.Load())
-	w.Maybe = int(g.sh.slots[first].maybe.Load())
-	return w
-}
-
-func readWhole(path string, flags int) ([]byte, error) {
-	fd, err := unix.Open(path, flags|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("open: %w", err)
-	}
-	defer unix.Close(fd)
-	buf := make([]byte, 4096)
-	n, err := unix.Pread(fd, buf, 0)
-	if err != nil {
-		return nil, fmt.Errorf("read: %w", err)
-	}
-	return buf[:n], nil
-}
-
 func (g *campaign) note(format string, args ...any) {
 	if len(g.notes) < maxNotes {
 		g.notes = append(g.notes, fmt.Sprintf(format, args...))
 	}
 }
 
-// watch strikes when nothing has moved for HangAfter: it asks the mount what it knows, cuts it off, and frees whoever waits.
+// watch strikes when a worker, or the leader, has neither moved nor waited for the others for HangAfter: it asks the mount what it knows,
+// cuts it off, and frees whoever waits. One that moves does not excuse one that does not.
 func (g *campaign) watch(done <-chan struct{}) {
-	last, since := g.sh.beats(), time.Now()
+	pulses := make([]pulse, g.p.workers()+1)
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
 	for {
@@ -262,16 +232,25 @@ func (g *campaign) watch(done <-chan struct{}) {
 			return
 		case <-tick.C:
 		}
-		if now := g.sh.beats(); now != last {
-			last, since = now, time.Now()
+		if g.sh.broken.Load() != 0 {
 			continue
 		}
-		if time.Since(since) < g.c.HangAfter || g.sh.broken.Load() != 0 {
+		now := time.Now()
+		still := pulses[0].look(now, g.sh.beat.Load(), g.sh.idle.Load() != 0)
+		who := "the leader"
+		for id := range g.p.workers() {
+			s := &g.sh.slots[id]
+			if d := pulses[id+1].look(now, s.beat.Load(), s.idle.Load() != 0); d > still {
+				still, who = d, fmt.Sprintf("worker %d", id)
+			}
+		}
+		if still < g.c.HangAfter {
 			continue
 		}
 		if r, err := reportWithin(g.dir, reportGrace); err == nil {
 			g.report.Store(&r)
 		}
+		g.stuck.Store(&who)
 		g.hung.Store(true)
 		g.stopping.Store(true)
 		g.abort()
@@ -279,6 +258,56 @@ func (g *campaign) watch(done <-chan struct{}) {
 		close(g.hangSeen)
 		return
 	}
+}
+
+// listen asks the mount for its violations again and again, so that the time of the first of each class is known.
+func (g *campaign) listen(done <-chan struct{}, before map[string]int64) {
+	tick := time.NewTicker(reportEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-done:
+			return
+		case <-tick.C:
+		}
+		r, err := reportWithin(g.dir, reportGrace)
+		if err != nil {
+			continue // the watchdog decides what that means
+		}
+		for class, n := range r.Violations {
+			if n > before[class] {
+				g.seen.note(class, g.sh.since())
+			}
+		}
+	}
+}
+
+// firsts are the times at which classes were first seen, in seconds since the race began.
+type firsts struct {
+	mu sync.Mutex
+	at map[string]float64 // guarded by mu
+}
+
+func (f *firsts) note(class string, at float64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if was, ok := f.at[class]; !ok || at < was {
+		f.at[class] = at
+	}
+}
+
+// all copies what is known.
+func (f *firsts) all() map[string]float64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return maps.Clone(f.at)
+}
+
+// has tells if all the classes have been seen.
+func (f *firsts) has(classes []string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return !slices.ContainsFunc(classes, func(c string) bool { _, ok := f.at[c]; return !ok })
 }
 
 // broken ends a campaign whose barrier is broken: by a hang, which is a result, or by a worker that died, which is an error.

@@ -76,9 +76,9 @@ func (e Expectation) Meets(results []*Result) string {
 			return fmt.Sprintf("%s: expected clean, but nothing was written", e.Strategy)
 		case r.Faults == 0 && r.MmapRefused == 0:
 			return fmt.Sprintf("%s: expected clean, but nothing was mapped", e.Strategy)
-		case !r.Clean():
-			return fmt.Sprintf("%s: expected clean, found %s; data mismatches %d; e2fsck %s; check %s", e.Strategy, countsText(r.Violations),
-				r.DataMismatches, checkText(r.Fsck), checkText(r.Check))
+		case len(r.counts()) > 0:
+			return fmt.Sprintf("%s: expected clean, found on %s %s; data mismatches %d; e2fsck %s; check %s", e.Strategy, r.Scenario,
+				countsText(r.Violations), r.DataMismatches, checkText(r.Fsck), checkText(r.Check))
 		}
 	}
 	if seen == 0 {
@@ -98,37 +98,103 @@ func (e Expectation) String() string {
 	return e.Strategy + " convicted of " + e.Class
 }
 
-// Compare writes the results side by side, the first violation found among them, and how the expectations were met. It returns
-// false when one was not.
-func Compare(out io.Writer, results []*Result, expect []Expectation) (met bool, err error) {
+// Compare writes the verdict on each strategy, what it costs, the results side by side where there are few, the first violation found
+// among them, and how the expectations were met. It returns false when one was not.
+func Compare(out io.Writer, in ComparisonInput) (met bool, err error) {
+	gs := groups(in.Results, in.Models)
+	foresight, err := in.foresights(gs)
+	if err != nil {
+		return false, err
+	}
 	var b strings.Builder
-	writeTable(&b, compareRows(results))
-	for _, r := range results {
-		for _, f := range slices.Concat(r.Fsck.Findings, r.Check.Findings) {
-			fmt.Fprintf(&b, "%s: image: %s\n", nameOf(r), clean(f))
+	for _, rows := range verdictTables(gs, foresight) {
+		writeTable(&b, rows)
+		b.WriteString("\n")
+	}
+	writeTable(&b, costRows(gs))
+	b.WriteString("\n" + legend(len(in.Models) > 0))
+	if in.Details || len(in.Results) <= fewResults {
+		b.WriteString("\n")
+		writeTable(&b, compareRows(in.Results))
+	}
+	for _, r := range in.Results {
+		found := slices.Concat(r.Fsck.Findings, r.Check.Findings)
+		for i, f := range found {
+			if i == maxImageTold {
+				fmt.Fprintf(&b, "  and %d more\n", len(found)-i)
+				break
+			}
+			for _, line := range wrap(fmt.Sprintf("%s on %s: image: %s", nameOf(r), r.Scenario, f), verdictWidth, "  ") {
+				b.WriteString(line + "\n")
+			}
 		}
 	}
-	for _, r := range results {
-		if v := r.FirstViolation; v != nil {
-			fmt.Fprintf(&b, "\nThe first violation of %s: %s\n\n%s\n\nreplay: %s\n", nameOf(r), clean(v.Class), strings.TrimRight(v.Timeline, "\n"),
-				clean(v.Replay))
-			break
-		}
-	}
+	writeFirst(&b, in.Results)
 	met = true
-	for i, e := range expect {
+	for i, e := range in.Expect {
 		if i == 0 {
 			b.WriteString("\n")
 		}
-		if why := e.Meets(results); why != "" {
+		if why := e.Meets(in.Results); why != "" {
 			met = false
 			fmt.Fprintf(&b, "NOT MET  %s\n", clean(why))
 			continue
 		}
 		fmt.Fprintf(&b, "met      %s\n", clean(e.String()))
 	}
+	if in.Foreseen {
+		b.WriteString("\n")
+		met = writeForeseen(&b, gs, foresight) && met
+	}
 	_, err = io.WriteString(out, b.String())
 	return met, err
+}
+
+// fewResults is how many results are shown in columns without being asked for.
+const fewResults = 3
+
+// maxImageTold is how many findings in the image of a result are told.
+const maxImageTold = 2
+
+// maxMessage is how many lines of a message are told of those that are not drawn.
+const maxMessage = 3
+
+// writeFirst draws the first violation, that of the nil handle if there is one, and names those of the other strategies.
+func writeFirst(b *strings.Builder, results []*Result) {
+	var drawn *Result
+	for _, r := range results {
+		v := r.FirstViolation
+		if v != nil && (drawn == nil || v.Class == "nil-handle" && drawn.FirstViolation.Class != "nil-handle") {
+			drawn = r
+		}
+	}
+	if drawn == nil {
+		return
+	}
+	v := drawn.FirstViolation
+	fmt.Fprintf(b, "\nThe first violation of %s: %s\n\n%s\n\nreplay: %s\n", nameOf(drawn), clean(v.Class), strings.TrimRight(v.Timeline, "\n"), clean(v.Replay))
+	told := map[string]bool{nameOf(drawn): true}
+	for _, r := range results {
+		v := r.FirstViolation
+		if v == nil || told[nameOf(r)] {
+			continue
+		}
+		if len(told) == 1 {
+			b.WriteString("\nOf the others (replay draws it):\n")
+		}
+		told[nameOf(r)] = true
+		what := v.Timeline
+		if v.Detail != nil {
+			what = v.Detail.Message
+		}
+		if lines := strings.Split(what, "\n"); len(lines) > maxMessage {
+			what = strings.Join(lines[:maxMessage], " ")
+		}
+		for _, line := range wrap(fmt.Sprintf("%s, %s: %s", nameOf(r), v.Class, what), verdictWidth, "  ") {
+			b.WriteString(line + "\n")
+		}
+		fmt.Fprintf(b, "  replay: %s\n", clean(v.Replay))
+	}
 }
 
 func nameOf(r *Result) string {
@@ -201,6 +267,13 @@ func compareRows(results []*Result) [][]string {
 	us("write p50 / p99", func(r *Result) Quantiles { return r.LatencyUS.Write })
 	us("fault p50 / p99", func(r *Result) Quantiles { return r.LatencyUS.Fault })
 	add("throughput", func(r *Result) string { return fmt.Sprintf("%.0f writes/s", r.Throughput) })
+	add("conversions / M ops", func(r *Result) string { return fmt.Sprintf("%.0f", r.ConversionsPerMillion()) })
+	add("read from the image", func(r *Result) string {
+		if r.ImageRead.Files == 0 {
+			return "nothing"
+		}
+		return fmt.Sprintf("%d files, %d findings", r.ImageRead.Files, len(r.ImageRead.Findings))
+	})
 	add("e2fsck", func(r *Result) string { return checkText(r.Fsck) })
 	add("inlinefs check", func(r *Result) string { return checkText(r.Check) })
 	return rows

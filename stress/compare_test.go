@@ -19,7 +19,9 @@ func convictedResult() *Result {
 		Fsck: CheckResult{Clean: true, Findings: []string{}}, Check: CheckResult{Clean: true, Findings: []string{}},
 		FirstViolation: &FirstViolation{Class: "nil-handle", Timeline: "CPU0 | CPU1", Replay: "inlinefs stress --seed 5",
 			Detail: &event.Violation{Class: "nil-handle", Ino: 12, Events: []event.Event{{Nsec: 1, Task: 2, Func: "F"}}}},
-		Bounds: Bounds{DurationS: 20, Writers: 1, Mappers: 1, Files: 1, Writes: 200, Announce: true},
+		FirstSeenS: map[string]float64{"nil-handle": 0.412}, Unstored: &Unstored{Mapped: 8, Loaded: 9, LoadedConverted: 5},
+		ImageRead: ImageRead{Files: 8, Clean: true, Findings: []string{}},
+		Bounds:    Bounds{DurationS: 20, Writers: 1, Mappers: 1, Files: 1, Writes: 200, Announce: true},
 	}
 }
 
@@ -127,11 +129,23 @@ func TestExpectation(t *testing.T) {
 
 func TestCompareTable(t *testing.T) {
 	var b strings.Builder
-	met, err := Compare(&b, []*Result{convictedResult(), cleanResult()}, []Expectation{{"mkwrite", "nil-handle"}, {Strategy: "mmap"}})
+	met, err := Compare(&b, ComparisonInput{Results: []*Result{convictedResult(), cleanResult()},
+		Expect: []Expectation{{"mkwrite", "nil-handle"}, {Strategy: "mmap"}}})
 	if err != nil || !met {
 		t.Errorf("met %t, error %v", met, err)
 	}
-	want := `strategy                 mkwrite                     mmap
+	want := `strategy  verdict    nil-handle  lock-cycle  lost-store  lost-write
+--------  ---------  ----------  ----------  ----------  ----------
+mkwrite   CONVICTED  27, 0.4 s   0 of 100k   0 of 100k   0 of 100k
+mmap      clean      0 of 100k   0 of 100k   0 of 100k   0 of 100k
+
+strategy  fault us p50/p99  write us p50/p99  writes/s  conversions/M  SIGBUS      mmap refused  unstored: mapped  mapped, read
+--------  ----------------  ----------------  --------  -------------  ----------  ------------  ----------------  ------------
+mkwrite   30 / 90           20 / 80           4600      10             12 of 8000  0             0 of 8            5 of 9
+mmap      none              21 / 81           0         0              0 of 0      9000          -                 -
+
+` + legend(false) + `
+strategy                 mkwrite                     mmap
 -----------------------  --------------------------  ------------------
 verdict                  CONVICTED                   no violation
 scenario                 seed                        seed
@@ -150,6 +164,8 @@ mmap refused             0                           9000
 write p50 / p99          20.5 / 80.0 us              21.0 / 81.0 us
 fault p50 / p99          30.0 / 90.0 us              none
 throughput               4600 writes/s               0 writes/s
+conversions / M ops      10                          0
+read from the image      8 files, 0 findings         nothing
 e2fsck                   clean                       clean
 inlinefs check           clean                       clean
 
@@ -168,7 +184,8 @@ met      mmap clean
 		t.Errorf("got\n%s\nwant\n%s", b.String(), want)
 	}
 	b.Reset()
-	if met, _ := Compare(&b, []*Result{cleanResult()}, []Expectation{{"mmap", "nil-handle"}}); met || !strings.Contains(b.String(), "NOT MET") {
+	in := ComparisonInput{Results: []*Result{cleanResult()}, Expect: []Expectation{{"mmap", "nil-handle"}}}
+	if met, _ := Compare(&b, in); met || !strings.Contains(b.String(), "NOT MET") {
 		t.Errorf("met %t:\n%s", met, b.String())
 	}
 }

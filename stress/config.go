@@ -69,6 +69,8 @@ type Shape struct {
 	LateOpen bool
 	// OneProcess: the workers are threads of one process and share its address space.
 	OneProcess bool
+	// Sibling is the race beside the main one that is run, empty: the main one.
+	Sibling string
 }
 
 // ParseScenario reads "seed", "healthy,mapped-buffer,two-files" and the like. Modifiers: mapped-buffer, two-files, late-open,
@@ -95,9 +97,18 @@ func ParseScenario(s string) (Shape, error) {
 			two = true
 		case "":
 		default:
-			return Shape{}, fmt.Errorf("scenario %q: unknown part %q, want seed, enospc or healthy, and mapped-buffer, two-files, late-open, "+
-				"one-process or two-processes", s, part)
+			if siblingByName(part) == nil {
+				return Shape{}, fmt.Errorf("scenario %q: unknown part %q, want seed, enospc or healthy, and mapped-buffer, two-files, late-open, "+
+					"one-process or two-processes, or one of %s", s, part, strings.Join(siblingNames(), ", "))
+			}
+			if sh.Sibling != "" {
+				return Shape{}, fmt.Errorf("scenario %q names two races: %s and %s", s, sh.Sibling, part)
+			}
+			sh.Sibling = part
 		}
+	}
+	if sh.Sibling != "" && (sh.MappedBuffer || sh.TwoFiles || sh.LateOpen) {
+		return Shape{}, fmt.Errorf("scenario %q: %s has its own files and buffers, mapped-buffer, two-files and late-open do not go with it", s, sh.Sibling)
 	}
 	if two && sh.OneProcess {
 		return Shape{}, fmt.Errorf("scenario %q asks for one process and for two", s)
@@ -108,6 +119,9 @@ func ParseScenario(s string) (Shape, error) {
 // String gives the scenario in the form that ParseScenario reads.
 func (s Shape) String() string {
 	out := s.Base
+	if s.Sibling != "" {
+		out += "," + s.Sibling
+	}
 	if s.MappedBuffer {
 		out += ",mapped-buffer"
 	}
@@ -145,6 +159,14 @@ type Config struct {
 	// dirty mapping were seen lost under fuse2fs too, with and without inline data, so that such a loss convicts nobody.
 	Mmap string
 
+	// Conversion is the mount option conversion: the strategy to mount with, empty: the build's own.
+	Conversion string
+	// Until are classes without which the campaign goes on past Duration, up to AtMost. Expected takes them from the expectation of
+	// the mount's strategy.
+	Until    []string
+	AtMost   time.Duration
+	Expected bool
+
 	// KnowsItCrashes allows a directory on an ext4 of the host's kernel, where the race may stop the machine.
 	KnowsItCrashes bool
 
@@ -155,7 +177,8 @@ type Config struct {
 	Progress      io.Writer     // progress lines; nil: none
 	Terminal      bool          // Progress is a terminal: one line, rewritten
 
-	shape Shape
+	shape     Shape
+	keepFiles bool // the image is there to be read once it is unmounted
 }
 
 const (
@@ -163,6 +186,7 @@ const (
 	maxFiles       = 4
 	maxBaseCells   = 12
 	defaultRun     = 20 * time.Second
+	defaultAtMost  = 30 * time.Second
 	defaultHang    = 30 * time.Second
 	writesInline   = 200 // the file stays inline however long it is raced
 	writesHealthy  = 24  // the first fault converts the file; more writes show little
@@ -178,7 +202,12 @@ func (c *Config) complete() error {
 	if err := c.completeBase(&sh); err != nil {
 		return err
 	}
-	if err := c.completeWorkers(sh); err != nil {
+	if s := siblingByName(sh.Sibling); s != nil {
+		sh.OneProcess = sh.OneProcess || s.OneProcess
+		if err := c.completeSibling(s); err != nil {
+			return err
+		}
+	} else if err := c.completeWorkers(sh); err != nil {
 		return err
 	}
 	if c.Duration < 0 || c.Iterations < 0 || c.Window < 0 {
@@ -186,6 +215,15 @@ func (c *Config) complete() error {
 	}
 	if c.Duration == 0 && c.Iterations == 0 {
 		c.Duration = defaultRun
+	}
+	if c.AtMost == 0 {
+		c.AtMost = defaultAtMost
+	}
+	if c.Strategy == "" {
+		c.Strategy = c.Conversion
+	}
+	if c.Conversion != "" && c.Mountpoint != "" {
+		return usagef("conversion %s is a choice for a new mount, mountpoint %s has one already", c.Conversion, c.Mountpoint)
 	}
 	if c.HangAfter == 0 {
 		c.HangAfter = defaultHang + 4*c.Window
@@ -199,7 +237,9 @@ func (c *Config) complete() error {
 	}
 	if c.Writes == 0 {
 		c.Writes = writesInline
-		if sh.Base == ScenarioHealthy || sh.Base == ScenarioMountpoint {
+		if s := siblingByName(sh.Sibling); s != nil {
+			c.Writes = s.Turns
+		} else if sh.Base == ScenarioHealthy || sh.Base == ScenarioMountpoint {
 			c.Writes = writesHealthy
 		}
 	}
@@ -232,12 +272,30 @@ func (c *Config) completeBase(sh *Shape) error {
 		}
 	case sh.Base == "":
 		sh.Base = ScenarioSeed
+		if s := siblingByName(sh.Sibling); s != nil {
+			sh.Base = s.Base
+		}
 	}
 	if sh.Base == ScenarioMountpoint && c.Mountpoint == "" {
 		return usagef("scenario %s needs a mountpoint", sh.Base)
 	}
 	if sh.Base == ScenarioImage && c.Image == "" {
 		return usagef("scenario %s needs an image", sh.Base)
+	}
+	return nil
+}
+
+// completeSibling takes the workers of a sibling race, which are what they are.
+func (c *Config) completeSibling(s *Sibling) error {
+	for _, n := range []struct {
+		name string
+		have *int
+		want int
+	}{{"writers", &c.Writers, s.writers()}, {"mappers", &c.Mappers, len(s.actors) - s.writers()}, {"files", &c.Files, 1}} {
+		if *n.have != 0 && *n.have != n.want {
+			return usagef("%s %d: scenario %s has %d", n.name, *n.have, s.Name, n.want)
+		}
+		*n.have = n.want
 	}
 	return nil
 }
@@ -297,7 +355,7 @@ func (c *Config) completeCommands() error {
 
 // replay is the command line that runs the campaign again.
 func (c *Config) replay() string {
-	args := []string{"inlinefs", "stress", "--scenario", c.Scenario, "--seed", strconv.FormatUint(c.Seed, 10)}
+	args := []string{"inlinefs", "stress", "--scenario", shellQuote(c.Scenario), "--seed", strconv.FormatUint(c.Seed, 10)}
 	add := func(flag, val string) { args = append(args, flag, val) }
 	if c.Image != "" {
 		add("--image", shellQuote(c.Image))
@@ -318,7 +376,9 @@ func (c *Config) replay() string {
 	if c.Window > 0 {
 		add("--window", c.Window.String())
 	}
-	if c.Strategy != "" {
+	if c.Conversion != "" {
+		add("--conversion", shellQuote(c.Conversion))
+	} else if c.Strategy != "" {
 		add("--strategy", shellQuote(c.Strategy))
 	}
 	if c.Mmap != "observe" {
@@ -336,7 +396,7 @@ func (c *Config) replay() string {
 // shellQuote makes one word of s for a POSIX shell.
 func shellQuote(s string) string {
 	plain := func(r rune) bool {
-		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-+:=@", r)
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-+:=@,", r)
 	}
 	if s != "" && strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0 {
 		return s
@@ -395,4 +455,14 @@ func fsTypeOf(mountinfo io.Reader, path string) (string, error) {
 		return "", fmt.Errorf("%s: %w", path, errNoMount)
 	}
 	return typ, nil
+}
+
+const defaultBlockSize = 4096
+
+// blockSize is that of an image to be made, in bytes.
+func (c *Config) blockSize() int {
+	if s := siblingByName(c.shape.Sibling); s != nil && s.BlockSize != 0 {
+		return s.BlockSize
+	}
+	return defaultBlockSize
 }

@@ -22,6 +22,10 @@ func TestParseScenario(t *testing.T) {
 		"image":                            "image",
 		"late-open,healthy":                "healthy,late-open",
 		"seed,two-processes,mapped-buffer": "seed,mapped-buffer",
+		"write-fallocate":                  ",write-fallocate",
+		"seek-hole,enospc,one-process":     "enospc,seek-hole,one-process",
+		"seek-hole,map-only":               "!two races",
+		"seek-hole,two-files":              "!own files",
 	} {
 		sh, err := ParseScenario(in)
 		if wrong, bad := strings.CutPrefix(want, "!"); bad {
@@ -63,6 +67,26 @@ func TestConfigDefaults(t *testing.T) {
 	}
 }
 
+func TestConfigOfSibling(t *testing.T) {
+	for _, s := range Siblings() {
+		c := Config{Scenario: s.Name, Conversion: "flip", Announce: true}
+		if err := c.complete(); err != nil {
+			t.Fatalf("%s: %v", s.Name, err)
+		}
+		if c.shape.Base != s.Base || c.Writers+c.Mappers != len(s.actors) || c.Writes != s.Turns || c.Strategy != "flip" || c.shape.OneProcess != s.OneProcess {
+			t.Errorf("%s: completed to %+v", s.Name, c)
+		}
+		if got := c.replay(); !strings.HasPrefix(got, "inlinefs stress --scenario "+shellQuote(c.Scenario)) || !strings.Contains(got, "--conversion flip") {
+			t.Errorf("%s: replay %q", s.Name, got)
+		}
+		// What replay says is what runs.
+		again := Config{Scenario: c.Scenario, Writers: c.Writers, Mappers: c.Mappers, Files: c.Files}
+		if err := again.complete(); err != nil || again.Scenario != c.Scenario {
+			t.Errorf("%s: again %q, %v", s.Name, again.Scenario, err)
+		}
+	}
+}
+
 func TestConfigRefuses(t *testing.T) {
 	for want, c := range map[string]Config{
 		"unknown part":          {Scenario: "sed"},
@@ -80,6 +104,8 @@ func TestConfigRefuses(t *testing.T) {
 		"duration -1s":          {Duration: -time.Second},
 		"want observe or":       {Mmap: "maybe"},
 		"writes -5 per round":   {Writes: -5},
+		"mappers 3: scenario":   {Scenario: "seek-hole", Mappers: 3},
+		"conversion flip is a":  {Conversion: "flip", Mountpoint: "b"},
 		"journal is a choice f": {Mountpoint: "b", Journal: true},
 	} {
 		err := c.complete()

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -70,11 +71,11 @@ func runTool(path string, args ...string) (out string, code int, err error) {
 // seedFreeBlocks is the count that the seed's image claims for its one group.
 const seedFreeBlocks = "150994969"
 
-// mkfsArgs are the arguments of mkfs.ext4 for a scenario, without the image, and the image's size in MiB.
-func mkfsArgs(base string, journal bool) (args []string, mib int64) {
+// mkfsArgs are the arguments of mkfs.ext4 for a scenario and a block size in bytes, without the image, and the image's size in MiB.
+func mkfsArgs(base string, journal bool, blockSize int) (args []string, mib int64) {
 	mib = 8
 	features := "inline_data,^has_journal,^metadata_csum,64bit"
-	args = []string{"-q", "-F", "-b", "4096", "-I", "256"}
+	args = []string{"-q", "-F", "-b", strconv.Itoa(blockSize), "-I", "256"}
 	switch base {
 	case ScenarioHealthy:
 		mib = 64
@@ -91,8 +92,8 @@ func mkfsArgs(base string, journal bool) (args []string, mib int64) {
 	return append(args, "-O", features), mib
 }
 
-// makeImage makes the image of a scenario in dir and returns its path.
-func makeImage(dir, base string, journal bool) (string, error) {
+// makeImage makes the image of a scenario in dir, with blocks of blockSize bytes, and returns its path.
+func makeImage(dir, base string, journal bool, blockSize int) (string, error) {
 	mkfs, err := findTool("mkfs.ext4", "e2fsprogs")
 	if err != nil {
 		return "", err
@@ -106,7 +107,7 @@ func makeImage(dir, base string, journal bool) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("image: %w", err)
 	}
-	args, mib := mkfsArgs(base, journal)
+	args, mib := mkfsArgs(base, journal, blockSize)
 	err = errors.Join(f.Truncate(mib<<20), f.Close())
 	if err != nil {
 		return "", fmt.Errorf("image %s: %w", img, err)

@@ -82,7 +82,7 @@ func TestParseCheck(t *testing.T) {
 func TestMakeImage(t *testing.T) {
 	for _, base := range []string{ScenarioSeed, ScenarioEnospc, ScenarioHealthy} {
 		for _, journal := range []bool{false, true} {
-			img, err := makeImage(t.TempDir(), base, journal)
+			img, err := makeImage(t.TempDir(), base, journal, defaultBlockSize)
 			var exit *ExitError
 			if errors.As(err, &exit) && exit.Code == ExitMissing {
 				t.Skip(err)
@@ -111,7 +111,7 @@ func TestMakeImageKeepsWhatIsThere(t *testing.T) {
 	if err := os.WriteFile(path, []byte("mine"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	_, err := makeImage(dir, ScenarioHealthy, false)
+	_, err := makeImage(dir, ScenarioHealthy, false, 1024)
 	var exit *ExitError
 	if errors.As(err, &exit) && exit.Code == ExitMissing {
 		t.Skip(err)

@@ -12,10 +12,10 @@ func judgeFixture() (FileWant, []byte) {
 	lay := layout{owner: []int{0, 0, 1}, tail: 2, append: 2}
 	f := FileWant{Name: "r9-0", Round: 9, Layout: lay, Size: lay.size(), Maybe: -1}
 	for i, o := range lay.owner {
-		f.Cells = append(f.Cells, CellWant{Owner: o, Mapper: p.isMapper(o), Acked: stamp(o, 9, uint32(i))})
+		f.Cells = append(f.Cells, CellWant{Owner: o, Mapper: p.isMapper(o), Acked: stamp(o, 9, uint32(i)), Off: int64(lay.offset(i))})
 	}
 	for i := range lay.append {
-		f.Cells = append(f.Cells, CellWant{Owner: 0, Acked: stamp(0, 9, uint32(50+i))})
+		f.Cells = append(f.Cells, CellWant{Owner: 0, Acked: stamp(0, 9, uint32(50+i)), Off: int64(lay.offset(3 + i))})
 	}
 	return f, lay.initial(9)
 }
@@ -38,7 +38,7 @@ var judgeTests = []struct {
 		return d
 	}, []string{ClassLostWrite}},
 	{"store acknowledged and gone", func(f *FileWant, d []byte) []byte {
-		f.Cells[2].Acked = stamp(1, 9, 20)
+		f.Cells[2].Acked = stamp(1, 9, firstSeq+4)
 		return d
 	}, []string{ClassLostStore}},
 	{"write unacknowledged, old value", func(f *FileWant, d []byte) []byte {
@@ -64,10 +64,24 @@ var judgeTests = []struct {
 		put(d, 0, 0x1234)
 		return d
 	}, []string{classMismatch}},
-	{"zeroes", func(f *FileWant, d []byte) []byte {
+	{"zeroes where the file was born with bytes", func(f *FileWant, d []byte) []byte {
 		put(d, 2, 0)
 		return d
-	}, []string{classMismatch}},
+	}, []string{ClassLostWrite}},
+	{"zeroes where a store was", func(f *FileWant, d []byte) []byte {
+		f.Cells[2].Acked = stamp(1, 9, firstSeq+1)
+		put(d, 2, 0)
+		return d
+	}, []string{ClassLostStore}},
+	{"cut off and back", func(f *FileWant, d []byte) []byte {
+		f.Cells[0].Acked = 0
+		return d
+	}, []string{ClassStaleBytes}},
+	{"cut off and gone", func(f *FileWant, d []byte) []byte {
+		f.Cells[0].Acked = 0
+		put(d, 0, 0)
+		return d
+	}, nil},
 	{"another's stamp", func(f *FileWant, d []byte) []byte {
 		put(d, 0, stamp(1, 9, 2))
 		return d
@@ -77,7 +91,7 @@ var judgeTests = []struct {
 		return d
 	}, []string{classMismatch}},
 	{"torn", func(f *FileWant, d []byte) []byte {
-		copy(d[4:8], []byte{0, 0, 0, 0})
+		copy(d[4:8], []byte{0, 0, 1, 0})
 		return d
 	}, []string{classMismatch}},
 	{"copied stamp, an older one", func(f *FileWant, d []byte) []byte {
@@ -120,7 +134,10 @@ func TestJudge(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			f, data := judgeFixture()
 			data = tt.change(&f, data)
-			found := Judge(f, data)
+			found, err := Judge(f, memBytes(data))
+			if err != nil {
+				t.Fatal(err)
+			}
 			var got []string
 			for _, fd := range found {
 				got = append(got, fd.Class)
@@ -142,18 +159,18 @@ func TestCellState(t *testing.T) {
 		c.issue(v)
 		c.issue(v)
 	}
-	w := c.want(2, true)
+	w := c.want(2, true, 8)
 	if w.Acked != 1 || len(w.Pending) != 4 || w.Overflow || !w.Mapper || w.Owner != 2 {
 		t.Errorf("state %+v, want acked 1 and four pending", w)
 	}
 	for v := uint64(10); v < 30; v++ {
 		c.issue(v)
 	}
-	if w = c.want(2, true); !w.Overflow || len(w.Pending) != maxPending {
+	if w = c.want(2, true, 8); !w.Overflow || len(w.Pending) != maxPending {
 		t.Errorf("state %+v, want an overflow with %d pending", w, maxPending)
 	}
 	c.ack(29)
-	if w = c.want(2, true); w.Acked != 29 || len(w.Pending) != 0 || w.Overflow {
+	if w = c.want(2, true, 8); w.Acked != 29 || len(w.Pending) != 0 || w.Overflow {
 		t.Errorf("state %+v, want acked 29 alone", w)
 	}
 }

@@ -27,7 +27,11 @@ type params struct {
 	TwoFiles     bool   `json:"two_files"`
 	LateOpen     bool   `json:"late_open"`
 	Resize       bool   `json:"resize"` // the first writer appends and truncates
+	Sibling      string `json:"sibling,omitempty"`
 }
+
+// sibling is the race that the workers run instead of the main one; nil: the main one.
+func (p params) sibling() *Sibling { return siblingByName(p.Sibling) }
 
 // Workers have numbers: writers from 0, mappers after them.
 func (p params) workers() int          { return p.Writers + p.Mappers }
@@ -75,13 +79,27 @@ type layout struct {
 	owner  []int // of each base cell
 	tail   int   // bytes after the last base cell, never changed
 	append int   // cells that may be appended
+	// at are the offsets of the cells of a sibling race, bytes the size of its new file; nil: cells stand one after the other.
+	at    []int64
+	bytes int
 }
 
 // size is the size of the file when it is new, in bytes.
-func (l layout) size() int { return len(l.owner)*cellSize + l.tail }
+func (l layout) size() int {
+	if l.at != nil {
+		return l.bytes
+	}
+	return len(l.owner)*cellSize + l.tail
+}
+
+// inside says that the new file holds the cell.
+func (l layout) inside(cell int) bool { return l.offset(cell)+cellSize <= l.size() }
 
 // offset is where a cell begins; appended cells follow the tail.
 func (l layout) offset(cell int) int {
+	if l.at != nil {
+		return int(l.at[cell])
+	}
 	if cell >= len(l.owner) {
 		return cell*cellSize + l.tail
 	}
@@ -105,6 +123,9 @@ func (l layout) chunk(id int) (first, n int) {
 
 // layout derives the file f of a round from the seed.
 func (p params) layout(round uint64, f int) layout {
+	if s := p.sibling(); s != nil {
+		return s.layout()
+	}
 	rng := rand.New(rand.NewPCG(p.Seed^round*0x9E3779B97F4A7C15, uint64(f)+1))
 	least := p.minCells(f)
 	cells := max(least, minLayoutCells)
@@ -148,7 +169,12 @@ func unstamp(v uint64) (owner int, round uint16, seq uint32, ok bool) {
 func (l layout) initial(round uint64) []byte {
 	buf := make([]byte, l.size())
 	for i, o := range l.owner {
-		binary.LittleEndian.PutUint64(buf[l.offset(i):], stamp(o, round, uint32(i)))
+		if l.at == nil || l.inside(i) {
+			binary.LittleEndian.PutUint64(buf[l.offset(i):], stamp(o, round, uint32(i)))
+		}
+	}
+	if l.at != nil {
+		return buf
 	}
 	for i := len(l.owner) * cellSize; i < len(buf); i++ {
 		buf[i] = tailByte

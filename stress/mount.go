@@ -97,6 +97,9 @@ type mounted struct {
 // mountImage runs `inlinefs mount -f` and waits until the mount answers.
 func mountImage(c *Config, image, dir string) (*mounted, error) {
 	opts := "mmap=" + c.Mmap
+	if c.Conversion != "" {
+		opts += ",conversion=" + c.Conversion
+	}
 	if c.Window > 0 {
 		opts += ",window=" + c.Window.String()
 	}

@@ -46,8 +46,22 @@ type Result struct {
 	Check             CheckResult      `json:"check"`
 	FirstViolation    *FirstViolation  `json:"first_violation"`
 	Notes             []string         `json:"notes,omitempty"`
-	Replay            string           `json:"replay"`
-	DurationS         float64          `json:"duration_s"`
+	// FirstSeenS is when a class of violation was first seen, in seconds since the race began.
+	FirstSeenS map[string]float64 `json:"first_seen_s,omitempty"`
+	// Calls counts the calls that were neither writes nor faults: truncate, fallocate, setxattr, lseek and the like.
+	Calls     int64     `json:"calls,omitempty"`
+	Unstored  *Unstored `json:"unstored,omitempty"`
+	ImageRead ImageRead `json:"image_read"`
+	Replay    string    `json:"replay"`
+	DurationS float64   `json:"duration_s"`
+}
+
+// Unstored counts files that were mapped shared and writable, and never stored to.
+type Unstored struct {
+	Mapped          int64 `json:"mapped"` // not touched at all
+	MappedConverted int64 `json:"mapped_converted"`
+	Loaded          int64 `json:"loaded"` // read through the mapping
+	LoadedConverted int64 `json:"loaded_converted"`
 }
 
 // Bounds is what the campaign was allowed and how wide it was.
@@ -103,7 +117,18 @@ func (r *Result) TotalViolations() int64 {
 
 // Clean tells if nothing at all was found: no violation, no wrong byte, and no checker that complains.
 func (r *Result) Clean() bool {
-	return r.TotalViolations() == 0 && r.DataMismatches == 0 && (r.Fsck.Clean || r.Fsck.Skipped != "") && (r.Check.Clean || r.Check.Skipped != "")
+	return r.TotalViolations() == 0 && r.DataMismatches == 0 && len(r.ImageRead.Findings) == 0 && (r.Fsck.Clean || r.Fsck.Skipped != "") && (r.Check.Clean || r.Check.Skipped != "")
+}
+
+// Operations are all calls and faults.
+func (r *Result) Operations() int64 { return r.Writes + r.Faults + r.Calls }
+
+// ConversionsPerMillion is how many files left their inodes in a million operations; -1 without any.
+func (r *Result) ConversionsPerMillion() float64 {
+	if r.Operations() == 0 {
+		return -1
+	}
+	return float64(r.Conversions) / float64(r.Operations()) * 1e6
 }
 
 // ExitCode is the exit code of stress for this result.
@@ -183,7 +208,14 @@ func (r *Result) Summary() string {
 	fmt.Fprintf(&b, "  errors: %s\n", countsText(r.Errors))
 	fmt.Fprintf(&b, "  violations: %s\n", countsText(r.Violations))
 	fmt.Fprintf(&b, "  e2fsck: %s; check: %s\n", checkText(r.Fsck), checkText(r.Check))
-	for _, f := range slices.Concat(r.Fsck.Findings, r.Check.Findings) {
+	if r.ImageRead.Files > 0 {
+		fmt.Fprintf(&b, "  %d files read out of the image: %d findings\n", r.ImageRead.Files, len(r.ImageRead.Findings))
+	}
+	if u := r.Unstored; u != nil {
+		fmt.Fprintf(&b, "  files never stored to that were converted: %d of %d mapped, %d of %d mapped and read\n", u.MappedConverted, u.Mapped,
+			u.LoadedConverted, u.Loaded)
+	}
+	for _, f := range slices.Concat(r.Fsck.Findings, r.Check.Findings, r.ImageRead.Findings) {
 		fmt.Fprintf(&b, "    %s\n", clean(f))
 	}
 	for _, n := range r.Notes {

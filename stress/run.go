@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -50,7 +51,7 @@ func runThere(ctx context.Context, c *Config) (*Result, error) {
 	if err := wantStrategy(c, dir); err != nil {
 		return nil, err
 	}
-	res, err := race(ctx, c, dir, func() {})
+	res, _, err := race(ctx, c, dir, func() {})
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +89,7 @@ func runImage(ctx context.Context, c *Config) (res *Result, err error) {
 	}
 	image := c.Image
 	if image == "" {
-		if image, err = makeImage(tmp, c.shape.Base, c.Journal); err != nil {
+		if image, err = makeImage(tmp, c.shape.Base, c.Journal, c.blockSize()); err != nil {
 			return nil, err
 		}
 	} else if _, err := os.Stat(image); err != nil {
@@ -98,7 +99,8 @@ func runImage(ctx context.Context, c *Config) (res *Result, err error) {
 	if err != nil {
 		return nil, err
 	}
-	res, err = raceMounted(ctx, c, m)
+	c.keepFiles = true
+	res, kept, err := raceMounted(ctx, c, m)
 	if uerr := m.unmount(); uerr != nil {
 		if err != nil {
 			return nil, errors.Join(err, uerr)
@@ -107,6 +109,11 @@ func runImage(ctx context.Context, c *Config) (res *Result, err error) {
 	}
 	if err != nil {
 		return nil, err
+	}
+	if res.Violations[ClassHang] == 0 {
+		if err := res.readImage(image, kept); err != nil {
+			return nil, err
+		}
 	}
 	seed := c.shape.Base == ScenarioSeed
 	if res.Fsck, err = fsck(image, seed); err != nil {
@@ -134,13 +141,42 @@ func afterUnmount(res *Result, err error) {
 	}
 }
 
-func raceMounted(ctx context.Context, c *Config, m *mounted) (*Result, error) {
+// readImage judges the kept files once more, in the image.
+func (r *Result) readImage(image string, kept []FileWant) error {
+	read, found, err := readImage(image, kept)
+	if err != nil {
+		return fmt.Errorf("what the image holds: %w", err)
+	}
+	r.ImageRead = read
+	for _, f := range found {
+		r.count(f.Class, 1)
+		if _, ok := r.FirstSeenS[f.Class]; !ok {
+			r.FirstSeenS[f.Class] = r.DurationS
+		}
+		if r.FirstViolation == nil {
+			r.FirstViolation = &FirstViolation{Class: f.Class, Timeline: f.Text, Replay: r.Replay}
+		}
+	}
+	return nil
+}
+
+// count adds findings of a class where they belong.
+func (r *Result) count(class string, n int64) {
+	if class == classMismatch {
+		r.DataMismatches += n
+	} else {
+		r.Violations[class] += n
+	}
+}
+
+// raceMounted also returns the files that it left in the image.
+func raceMounted(ctx context.Context, c *Config, m *mounted) (*Result, []FileWant, error) {
 	if err := wantStrategy(c, m.dir); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if c.shape.Base == ScenarioEnospc && c.Image == "" {
 		if err := fillUp(m.dir); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	return race(ctx, c, m.dir, m.abort)
@@ -161,15 +197,25 @@ func wantStrategy(c *Config, dir string) error {
 	return nil
 }
 
-// race runs the campaign in dir and makes its result, without the checks of the image.
-func race(ctx context.Context, c *Config, dir string, abort func()) (*Result, error) {
+// race runs the campaign in dir and makes its result, without the checks of the image. It also returns the files that it left there.
+func race(ctx context.Context, c *Config, dir string, abort func()) (*Result, []FileWant, error) {
 	before, inlinefs := event.Report{}, false
 	if r, err := reportWithin(dir, finalReport); err == nil {
 		before, inlinefs = r, true
 	}
 	g, err := newCampaign(c, dir, abort)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
+	}
+	if inlinefs {
+		if g.before = before.Violations; g.before == nil {
+			g.before = map[string]int64{}
+		}
+	}
+	if c.Expected && inlinefs {
+		if err := c.foresee(before.Strategy); err != nil {
+			return nil, nil, err
+		}
 	}
 	stopProgress := showProgress(c, g, inlinefs)
 	begin := time.Now()
@@ -177,11 +223,11 @@ func race(ctx context.Context, c *Config, dir string, abort func()) (*Result, er
 	took := time.Since(begin)
 	stopProgress()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	res, err := g.result(took)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	res.Faults = g.sh.total(func(s *slot) *atomic.Uint64 { return &s.touches }) + res.Sigbus
 	res.Version = ownVersion()
@@ -192,7 +238,16 @@ func race(ctx context.Context, c *Config, dir string, abort func()) (*Result, er
 	if v := res.FirstViolation; v == nil && g.first != nil {
 		res.FirstViolation = &FirstViolation{Class: g.first.Class, Timeline: g.first.Text, Replay: res.Replay}
 	}
-	return res, nil
+	for class := range res.Violations {
+		if _, ok := g.seen.all()[class]; !ok {
+			g.seen.note(class, took.Seconds())
+		}
+	}
+	res.FirstSeenS = g.seen.all()
+	for class, at := range res.FirstSeenS {
+		res.FirstSeenS[class] = math.Round(at*1000) / 1000
+	}
+	return res, g.kept, nil
 }
 
 func ownVersion() string {
@@ -235,6 +290,9 @@ func (g *campaign) result(took time.Duration) (*Result, error) {
 			if g.first == nil {
 				g.first = o.First
 			}
+			for class, at := range o.FirstAt {
+				g.seen.note(class, at)
+			}
 			if len(res.Notes) < maxNotes {
 				res.Notes = append(res.Notes, o.First.Class+": "+o.First.Text)
 			}
@@ -246,19 +304,48 @@ func (g *campaign) result(took time.Duration) (*Result, error) {
 		res.Throughput = float64(res.Writes) / s
 	}
 	for class, n := range g.findings {
-		if class == classMismatch {
-			res.DataMismatches += n
-		} else {
-			res.Violations[class] += n
-		}
+		res.count(class, n)
 	}
-	if g.hung.Load() {
+	g.tally(res)
+	if who := g.stuck.Load(); g.hung.Load() && who != nil {
 		res.Violations[ClassHang]++
 		if g.first == nil {
-			g.first = &Finding{Class: ClassHang, Text: fmt.Sprintf("nothing moved for %s in round %d", c.HangAfter, g.rounds+1)}
+			g.first = &Finding{Class: ClassHang, Text: fmt.Sprintf("%s did not move for %s in round %d", *who, c.HangAfter, g.rounds+1)}
 		}
 	}
 	return res, nil
+}
+
+// foresee makes the campaign go on until it has seen what the strategy must show in its scenario.
+func (c *Config) foresee(strategy string) error {
+	f, err := ForesightOf(strategy, "")
+	if errors.Is(err, ErrUnforeseen) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	classes, within := f.until(c.Scenario)
+	c.Until = append(c.Until, classes...)
+	if d := time.Duration(within * float64(time.Second)); len(classes) > 0 {
+		c.AtMost = max(c.AtMost, d)
+	}
+	return nil
+}
+
+// tally adds up what the workers counted in the shared memory.
+func (g *campaign) tally(res *Result) {
+	res.Calls = g.sh.total(func(s *slot) *atomic.Uint64 { return &s.calls })
+	if g.p.Sibling != mapOnly {
+		return
+	}
+	res.Unstored = &Unstored{}
+	for i, to := range []*int64{&res.Unstored.Mapped, &res.Unstored.Loaded} {
+		*to = g.sh.total(func(s *slot) *atomic.Uint64 { return &s.mapped[i] })
+	}
+	for i, to := range []*int64{&res.Unstored.MappedConverted, &res.Unstored.LoadedConverted} {
+		*to = g.sh.total(func(s *slot) *atomic.Uint64 { return &s.left[i] })
+	}
 }
 
 // fromMount adds what the mount says of itself: counters since before, violations, and the first of them as a timeline.
@@ -271,6 +358,11 @@ func (g *campaign) fromMount(res *Result, before event.Report) {
 		r = before
 	}
 	res.Strategy, res.Version, res.Mmap, res.Journal = r.Strategy, r.Version, r.MmapMode, r.Journal
+	if c := g.c; c.Mountpoint == "" && c.Conversion == "" {
+		// Whatever build replays it.
+		c.Conversion = r.Strategy
+		res.Replay = c.replay()
+	}
 	a, b := r.Counters, before.Counters
 	res.Faults = a.Faults - b.Faults
 	res.Announced = a.Announced - b.Announced
@@ -301,7 +393,7 @@ func (g *campaign) unexpected(res *Result) {
 	for _, key := range slices.Sorted(maps.Keys(res.Errors)) {
 		call, errno, _ := strings.Cut(key, ":")
 		switch call {
-		case "announce", "mmap", "munmap":
+		case "announce", "mmap", "munmap", "gup":
 			continue
 		}
 		switch errno {

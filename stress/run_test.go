@@ -96,6 +96,35 @@ func TestRunOnPlainDirectory(t *testing.T) {
 	}
 }
 
+// TestSiblingsOnPlainDirectory: none of the races beside the main one finds anything where nothing is wrong.
+func TestSiblingsOnPlainDirectory(t *testing.T) {
+	for _, s := range Siblings() {
+		t.Run(s.Name, func(t *testing.T) {
+			c := plainConfig(t)
+			c.Scenario = s.Name
+			c.Writes = 0
+			res, err := Run(context.Background(), c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := Shape{Base: ScenarioMountpoint, Sibling: s.Name, OneProcess: s.OneProcess}.String()
+			if res.Iterations != 5 || res.Writes == 0 || res.Scenario != want {
+				t.Errorf("scenario %s, iterations %d, writes %d", res.Scenario, res.Iterations, res.Writes)
+			}
+			for key := range res.Errors {
+				// What a temporary directory may not have.
+				if call, errno, _ := strings.Cut(key, ":"); errno != "ENOTSUP" && errno != "EOPNOTSUPP" && errno != "EFBIG" && call != "gup" {
+					t.Errorf("errors %v", res.Errors)
+				}
+			}
+			delete(res.Violations, ClassUnexpected)
+			if !res.Clean() {
+				t.Errorf("not clean:\n%s", res.Summary())
+			}
+		})
+	}
+}
+
 func TestRunEndsWithContext(t *testing.T) {
 	c := plainConfig(t)
 	c.Iterations = 0
@@ -268,19 +297,19 @@ func TestReadBackSeesLoss(t *testing.T) {
 	w.first, w.count = w.lay.chunk(0)
 	w.path = filepath.Join(w.c.Dir, fileName(1, 0))
 	w.sh = &shared{}
-	w.out = workerOut{Errors: map[string]int64{}, Findings: map[string]int64{}}
+	w.out = workerOut{Errors: map[string]int64{}, Findings: map[string]int64{}, FirstAt: map[string]float64{}}
 	if w.makeFile() != 1 || !w.open() {
 		t.Fatalf("file not made: %v", w.out.Errors)
 	}
 	defer unix.Close(w.fd)
 	w.writeOne(w.first)
 	v := w.me.cells[w.first].acked.Load()
-	w.look(w.first, v, "read")
+	w.look(w.first, v, "read", nil)
 	if len(w.out.Findings) != 0 {
 		t.Fatalf("findings %v for the right value", w.out.Findings)
 	}
-	w.look(w.first, stamp(0, 1, 0), "read")
-	w.look(w.first, binary.LittleEndian.Uint64([]byte("foreign!")), "read")
+	w.look(w.first, stamp(0, 1, 0), "read", nil)
+	w.look(w.first, binary.LittleEndian.Uint64([]byte("foreign!")), "read", nil)
 	if w.out.Findings[ClassLostWrite] != 1 || w.out.Findings[classMismatch] != 1 || w.out.First.Class != ClassLostWrite {
 		t.Errorf("findings %v, first %+v", w.out.Findings, w.out.First)
 	}

@@ -34,7 +34,9 @@ type shared struct {
 	cut     atomic.Uint32 // end this round early
 	broken  atomic.Uint32
 	round   atomic.Uint64
+	epoch   atomic.Int64  // CLOCK_MONOTONIC when the race began, nanoseconds
 	beat    atomic.Uint64 // the leader's progress
+	idle    atomic.Uint32 // the leader waits at the barrier
 	done    [maxFiles]atomic.Uint32
 	made    [maxFiles]atomic.Uint32
 	slots   [maxWorkers]slot
@@ -42,9 +44,14 @@ type shared struct {
 
 // slot is one worker's part. The worker alone writes it, the leader reads it.
 type slot struct {
-	beat    atomic.Uint64 // moves whenever the worker does
-	writes  atomic.Uint64 // writes acknowledged
-	touches atomic.Uint64 // first touches of a fresh mapping that came through
+	beat    atomic.Uint64    // moves whenever the worker does
+	idle    atomic.Uint32    // it waits at the barrier
+	seq     atomic.Uint32    // of the last stamp that it made
+	calls   atomic.Uint64    // other calls that change the file or ask for its layout
+	mapped  [2]atomic.Uint64 // files mapped and never stored to: not touched, loaded from
+	left    [2]atomic.Uint64 // of those, files that left the inode
+	writes  atomic.Uint64    // writes acknowledged
+	touches atomic.Uint64    // first touches of a fresh mapping that came through
 	sigbus  atomic.Uint64
 	refused atomic.Uint64 // mmaps refused
 	size    atomic.Int64  // the first writer's: size of the file, as acknowledged
@@ -86,8 +93,8 @@ func (c *cellState) issue(v uint64) {
 func (c *cellState) ack(v uint64) { c.reset(v) }
 
 // want copies the state for the judge.
-func (c *cellState) want(owner int, mapper bool) CellWant {
-	w := CellWant{Owner: owner, Mapper: mapper, Acked: c.acked.Load()}
+func (c *cellState) want(owner int, mapper bool, off int64) CellWant {
+	w := CellWant{Owner: owner, Mapper: mapper, Acked: c.acked.Load(), Off: off}
 	n := c.n.Load()
 	w.Overflow = n > maxPending
 	for i := range min(n, maxPending) {
@@ -184,13 +191,29 @@ func (s *shared) breakOff() {
 	s.wake()
 }
 
-// beats is a number that moves whenever anybody does.
-func (s *shared) beats() uint64 {
-	sum := s.beat.Load()
-	for i := range s.slots {
-		sum += s.slots[i].beat.Load()
+// since is the time since the race began, in seconds.
+func (s *shared) since() float64 { return float64(monotonic()-s.epoch.Load()) / 1e9 }
+
+func monotonic() int64 {
+	var ts unix.Timespec
+	// It cannot fail for this clock.
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts)
+	return ts.Nano()
+}
+
+// pulse is what one party shows of itself to the watchdog.
+type pulse struct {
+	beat uint64
+	idle bool
+	last time.Time // when it was seen to move, or to wait
+}
+
+// look reads the party's state and tells for how long it has neither moved nor waited for the others.
+func (p *pulse) look(now time.Time, beat uint64, idle bool) time.Duration {
+	if beat != p.beat || idle || p.last.IsZero() {
+		p.beat, p.idle, p.last = beat, idle, now
 	}
-	return sum
+	return now.Sub(p.last)
 }
 
 // total adds one counter over all slots.

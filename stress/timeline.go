@@ -34,16 +34,37 @@ func Timeline(v *event.Violation) string {
 	for _, line := range wrap(head, timelineWidth, "  ") {
 		b.WriteString(line + "\n")
 	}
-	if v.Message != "" {
-		for _, line := range wrap(v.Message, timelineWidth, "  ") {
-			b.WriteString(line + "\n")
-		}
+	for _, line := range messageLines(v.Message) {
+		b.WriteString(line + "\n")
 	}
 	if events := relevant(v); len(events) > 0 {
 		b.WriteString("\n")
 		drawColumns(&b, v.Task, events)
 	}
 	return b.String()
+}
+
+// messageLines are the lines of a message. One that is laid out in lines, as lockdep's is, stays so.
+func messageLines(msg string) (out []string) {
+	msg = strings.TrimRight(msg, "\n")
+	if msg == "" {
+		return nil
+	}
+	if !strings.Contains(msg, "\n") {
+		return wrap(msg, timelineWidth, "  ")
+	}
+	for line := range strings.Lines(msg) {
+		text := clean(strings.TrimRight(line, " \n"))
+		indent := text[:len(text)-len(strings.TrimLeft(text, " "))]
+		if utf8.RuneCountInString(text) <= timelineWidth {
+			out = append(out, text)
+			continue
+		}
+		for _, part := range wrap(text, timelineWidth-len(indent), "  ") {
+			out = append(out, indent+part)
+		}
+	}
+	return out
 }
 
 // relevant are the events of the breaker and of every task that ran at the same time, in the order of time; all events when the

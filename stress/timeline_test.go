@@ -132,3 +132,17 @@ func TestWrapKeepsWords(t *testing.T) {
 		}
 	}
 }
+
+// TestTimelineKeepsLayout: lockdep's scenario is a drawing.
+func TestTimelineKeepsLayout(t *testing.T) {
+	msg := "possible circular locking dependency\n  -> #1: " + strings.Repeat("word ", 40) + "\n        CPU0                          CPU1\n        lock(a);\n"
+	got := Timeline(&event.Violation{Class: "lock-cycle", Message: msg})
+	if !strings.Contains(got, "\n        CPU0                          CPU1\n        lock(a);\n") {
+		t.Errorf("not as laid out:\n%s", got)
+	}
+	for line := range strings.Lines(got) {
+		if len(line) > timelineWidth+1 {
+			t.Errorf("too wide: %s", line)
+		}
+	}
+}

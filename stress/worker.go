@@ -42,6 +42,8 @@ type workerOut struct {
 	Errors   map[string]int64 `json:"errors,omitempty"` // "write:EIO" and the like -> count
 	Findings map[string]int64 `json:"findings,omitempty"`
 	First    *Finding         `json:"first,omitempty"`
+	// FirstAt is when a class was first found, in seconds since the race began.
+	FirstAt map[string]float64 `json:"first_at,omitempty"`
 }
 
 const (
@@ -156,6 +158,9 @@ type worker struct {
 	fd     int
 	src    *source // where mapped writes take their bytes from; nil: none
 	pageSz int
+	sib    *Sibling // the race that is run instead of the main one; nil: the main one
+	turns  int      // of this round
+	more   moreFds
 }
 
 func runWorker(c *workerConfig, sh *shared, id int) (workerOut, error) {
@@ -163,19 +168,27 @@ func runWorker(c *workerConfig, sh *shared, id int) (workerOut, error) {
 	defer runtime.UnlockOSThread()
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	w := &worker{c: c, p: c.Params, sh: sh, me: &sh.slots[id], id: id, file: c.Params.fileOf(id), write: newHist(), fault: newHist(),
-		pageSz: os.Getpagesize()}
-	w.out = workerOut{ID: id, Errors: map[string]int64{}, Findings: map[string]int64{}}
+		pageSz: os.Getpagesize(), sib: c.Params.sibling()}
+	w.out = workerOut{ID: id, Errors: map[string]int64{}, Findings: map[string]int64{}, FirstAt: map[string]float64{}}
 	for {
-		if err := sh.wait(c.Parties); err != nil {
+		if err := w.wait(); err != nil {
 			return w.out, err
 		}
 		if sh.stop.Load() != 0 {
+			w.me.idle.Store(1) // it does not move any more
 			return w.finish()
 		}
 		if err := w.oneRound(); err != nil {
 			return w.out, err
 		}
 	}
+}
+
+// wait meets the others at the barrier; the watchdog does not count that time.
+func (w *worker) wait() error {
+	w.me.idle.Store(1)
+	defer w.me.idle.Store(0)
+	return w.sh.wait(w.c.Parties)
 }
 
 func (w *worker) finish() (workerOut, error) {
@@ -192,42 +205,66 @@ func (w *worker) oneRound() error {
 	w.round = w.sh.round.Load()
 	w.lay = w.p.layout(w.round, w.file)
 	w.first, w.count = w.lay.chunk(w.id)
-	w.seq = firstSeq
+	w.seq, w.turns = firstSeq, 0
+	w.me.seq.Store(firstSeq)
 	w.path = filepath.Join(w.c.Dir, fileName(w.round, w.file))
 	w.me.size.Store(int64(w.lay.size()))
 	w.me.maybe.Store(sizeUnknown)
 	for i := range w.me.cells {
 		w.me.cells[i].reset(stamp(w.id, w.round, uint32(i)))
+		if w.sib != nil && (i >= len(w.lay.at) || !w.lay.inside(i)) {
+			w.me.cells[i].reset(0)
+		}
 	}
 	if w.id == w.p.firstWriter(w.file) {
 		w.sh.made[w.file].Store(w.makeFile())
 	}
 	w.beat()
-	if err := w.sh.wait(w.c.Parties); err != nil {
+	if err := w.wait(); err != nil {
 		return err
 	}
 	open := w.sh.made[w.file].Load() != 0 && w.open()
 	w.beat()
-	if err := w.sh.wait(w.c.Parties); err != nil {
+	if err := w.wait(); err != nil {
 		return err
 	}
 	if open {
-		if w.p.isMapper(w.id) {
+		switch {
+		case w.sib != nil:
+			w.siblingRound()
+		case w.p.isMapper(w.id):
 			w.mapperRound()
-		} else {
+		default:
 			w.writerRound()
 		}
 	}
-	if !w.p.isMapper(w.id) {
+	if w.leads() {
 		w.sh.done[w.file].Add(1)
 	}
 	if open {
+		w.closeMore()
 		w.closeSource(w.src)
 		// A close that fails tells of write-back that failed; what was not acknowledged stays so.
 		w.check("close", unix.Close(w.fd))
 	}
 	w.beat()
-	return w.sh.wait(w.c.Parties)
+	return w.wait()
+}
+
+// leads: the round lasts until all that lead are through.
+func (w *worker) leads() bool {
+	if w.sib != nil {
+		return !w.sib.actors[w.id].follows
+	}
+	return !w.p.isMapper(w.id)
+}
+
+// leaders counts those that lead on the worker's file.
+func (w *worker) leaders() uint32 {
+	if w.sib != nil {
+		return uint32(w.sib.leaders())
+	}
+	return uint32(w.p.writersOn(w.file))
 }
 
 func (w *worker) beat() { w.me.beat.Add(1) }
@@ -257,7 +294,7 @@ func (w *worker) open() bool {
 		return false
 	}
 	w.fd, w.src = fd, nil
-	if w.p.MappedBuffer && !w.p.LateOpen && !w.p.isMapper(w.id) {
+	if w.p.MappedBuffer && !w.p.LateOpen && !w.p.isMapper(w.id) && w.count > 0 {
 		w.src = w.openSource()
 	}
 	return true
@@ -288,6 +325,9 @@ func errnoName(err error) string {
 // find counts a finding of the worker's own and keeps the first.
 func (w *worker) find(class, format string, args ...any) {
 	w.out.Findings[class]++
+	if _, ok := w.out.FirstAt[class]; !ok {
+		w.out.FirstAt[class] = w.sh.since()
+	}
 	if w.out.First == nil {
 		text := fmt.Sprintf("round %d file %s worker %d: ", w.round, fileName(w.round, w.file), w.id) + fmt.Sprintf(format, args...)
 		w.out.First = &Finding{Class: class, Text: text}
@@ -297,12 +337,17 @@ func (w *worker) find(class, format string, args ...any) {
 // nextStamp is a value that this worker has not used in this round.
 func (w *worker) nextStamp() uint64 {
 	w.seq++
+	w.me.seq.Store(w.seq)
 	return stamp(w.id, w.round, w.seq)
 }
 
-// look judges one of the worker's own cells in the middle of a round: nobody else changes it.
-func (w *worker) look(cell int, v uint64, how string) {
-	want := w.me.cells[cell].want(w.id, w.p.isMapper(w.id))
+// lookAgain is how often what was found wrong is read again: a conversion that is under way may take a while, and the next one may follow.
+const lookAgain = 8
+
+// look judges one of the worker's own cells in the middle of a round: nobody else changes it. again reads the cell once more, nil: that
+// cannot be done.
+func (w *worker) look(cell int, v uint64, how string, again func() (uint64, bool)) {
+	want := w.me.cells[cell].want(w.id, w.p.isMapper(w.id), int64(w.lay.offset(cell)))
 	if want.allows(v) {
 		return
 	}
@@ -310,5 +355,12 @@ func (w *worker) look(cell int, v uint64, how string) {
 	if w.p.MappedBuffer {
 		f.Copied = w.p.Writers
 	}
-	w.find(f.classify(want, v), "cell %d at byte %d by %s: found %s, want %s", cell, w.lay.offset(cell), how, stampText(v), wantText(want))
+	class := f.classify(want, v)
+	for i := 0; again != nil && i < lookAgain && class != ClassTornRead; i++ {
+		if now, ok := again(); ok && want.allows(now) {
+			class = ClassTornRead
+		}
+		spin(jitterSpins * (i + 1))
+	}
+	w.find(class, "cell %d at byte %d by %s: found %s, want %s", cell, w.lay.offset(cell), how, stampText(v), wantText(want))
 }

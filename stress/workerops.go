@@ -49,7 +49,7 @@ func (w *worker) writerRound() {
 		case x == 1:
 			w.writeChunk()
 		case x == 2:
-			w.readBack(rng)
+			w.readBack(w.target(rng))
 		case w.src != nil && x%2 == 1:
 			w.writeMapped(rng, w.src)
 		default:
@@ -120,8 +120,7 @@ func (w *worker) writeChunk() {
 	w.wrote(first, vals, got, err)
 }
 
-func (w *worker) readBack(rng *rand.Rand) {
-	cell := w.target(rng)
+func (w *worker) readBack(cell int) {
 	var buf [cellSize]byte
 	n, err := unix.Pread(w.fd, buf[:], int64(w.lay.offset(cell)))
 	if !w.check("read", err) {
@@ -131,7 +130,10 @@ func (w *worker) readBack(rng *rand.Rand) {
 		w.find(classMismatch, "read of %d bytes at %d gave %d", cellSize, w.lay.offset(cell), n)
 		return
 	}
-	w.look(cell, binary.LittleEndian.Uint64(buf[:]), "read")
+	w.look(cell, binary.LittleEndian.Uint64(buf[:]), "read", func() (uint64, bool) {
+		n, err := unix.Pread(w.fd, buf[:], int64(w.lay.offset(cell)))
+		return binary.LittleEndian.Uint64(buf[:]), n == cellSize && w.check("read", err)
+	})
 }
 
 // resize appends a cell or cuts appended ones off. After a call without acknowledgement the size is no longer known, and nothing
@@ -287,8 +289,7 @@ func (w *worker) mapShared(fd int) ([]byte, bool) {
 // mapperRound maps, touches, stores, syncs and unmaps until the writers of its file are through.
 func (w *worker) mapperRound() {
 	rng := w.rng()
-	writers := uint32(w.p.writersOn(w.file))
-	for i := 0; i == 0 || w.sh.done[w.file].Load() < writers; i++ {
+	for i := 0; i == 0 || w.sh.done[w.file].Load() < w.leaders(); i++ {
 		if w.cutShort() {
 			return
 		}
@@ -309,7 +310,7 @@ func (w *worker) mapOnce(rng *rand.Rand) {
 	begin := time.Now()
 	ok = w.guard(func() {
 		if !storeFirst {
-			w.look(cells[0], load(mem, w.lay.offset(cells[0])), "load")
+			w.look(cells[0], load(mem, w.lay.offset(cells[0])), "load", nil)
 		}
 		w.store(mem, cells[0], vals[0])
 	})
@@ -333,6 +334,9 @@ func (w *worker) mapOnce(rng *rand.Rand) {
 	}
 	for i, c := range cells {
 		w.me.cells[c].ack(vals[i])
+	}
+	if rng.IntN(4) == 0 {
+		w.readBack(cells[rng.IntN(len(cells))])
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"inlinefs/stress"
@@ -28,23 +29,29 @@ Scenarios (--scenario), joined by commas:
   two-files      two pairs of workers on two files; with mapped-buffer each writes out of a mapping of the other's file
   late-open      appends and mapped sources use descriptors opened in the middle of the race
   one-process    the workers are threads of one process (default: two-processes)
+and, as in seed,write-fallocate, one of the races beside the main one, with an image of its own when none is named (--list tells what each
+mirrors):
+%s
 
 Exit codes: 0 no violation, 1 violation found, 2 usage, 3 something is missing on this machine (it is named), 4 hang.`
 
 // newStressCmd is `inlinefs stress`.
 func newStressCmd() *cobra.Command {
 	var (
-		c        stress.Config
-		jsonPath string
-		quiet    bool
+		c           stress.Config
+		jsonPath    string
+		quiet, list bool
 	)
 	cmd := &cobra.Command{
 		Use:   "stress",
 		Short: "race write(2) against page faults on a real mount",
-		Long:  stressLong,
+		Long:  fmt.Sprintf(stressLong, siblingNames()),
 		Args:  stressNoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cmd.SilenceUsage = true
+			if list {
+				return stress.ListSiblings(cmd.OutOrStdout())
+			}
 			if !cmd.Flags().Changed("seed") {
 				c.Seed = stressSeed()
 			}
@@ -70,6 +77,11 @@ func newStressCmd() *cobra.Command {
 	f.StringVar(&c.Image, "image", "", "mount this image, in place, instead of making one")
 	f.StringVar(&c.Mountpoint, "mountpoint", "", "work below this directory of a mounted file system instead of mounting an image")
 	f.StringVar(&c.Strategy, "strategy", "", "refuse a mount whose strategy is another")
+	f.StringVar(&c.Conversion, "conversion", "", "mount with this strategy (mount option conversion)")
+	f.BoolVar(&c.Expected, "expected", false, "go on past --duration until every class was seen that the strategy must show in this scenario")
+	f.StringArrayVar(&c.Until, "until", nil, "go on past --duration until this class was seen (repeatable)")
+	f.DurationVar(&c.AtMost, "at-most", 0, "bound for --until and --expected (default 30s)")
+	f.BoolVar(&list, "list", false, "print the races beside the main one, what each mirrors and what inlinefs does, and end")
 	f.BoolVar(&c.Announce, "announce", true, "announce each mapping to the mount before it is made")
 	f.StringVar(&c.Mmap, "mmap", "observe", "mount option mmap: observe or cached")
 	f.BoolVar(&c.Journal, "journal", false, "make the image with a journal")
@@ -87,6 +99,24 @@ func newStressCmd() *cobra.Command {
 		},
 	})
 	return cmd
+}
+
+// siblingNames lists the races beside the main one for the help, in lines.
+func siblingNames() string {
+	var b strings.Builder
+	width := 0
+	for _, s := range stress.Siblings() {
+		if width == 0 || width+len(s.Name) > 100 {
+			if width > 0 {
+				b.WriteString("\n")
+			}
+			b.WriteString(" ")
+			width = 1
+		}
+		b.WriteString(" " + s.Name)
+		width += 1 + len(s.Name)
+	}
+	return b.String()
 }
 
 func runStress(cmd *cobra.Command, c stress.Config, jsonPath string) error {

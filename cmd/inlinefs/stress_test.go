@@ -3,10 +3,13 @@ package main
 import (
 	"bytes"
 	"errors"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"inlinefs/internal/testimage"
 	"inlinefs/stress"
 
 	"github.com/spf13/cobra"
@@ -31,9 +34,20 @@ func runStressCmd(t *testing.T, cmd *cobra.Command, args ...string) (string, int
 	return out.String() + exit.Error(), exit.Code
 }
 
+func TestStressList(t *testing.T) {
+	out, code := runStressCmd(t, newStressCmd(), "--list")
+	if code != 0 || !strings.Contains(out, "227cb4ca5a65") || !strings.Contains(out, "write-from-mapping (image: healthy)") {
+		t.Errorf("exit code %d:\n%s", code, out)
+	}
+	out, code = runStressCmd(t, newStressCmd(), "--help")
+	if code != 0 || !strings.Contains(out, "truncate-sendfile") {
+		t.Errorf("exit code %d:\n%s", code, out)
+	}
+}
+
 func TestStressUsage(t *testing.T) {
 	for _, args := range [][]string{
-		{"--no-such-flag"}, {"stray"}, {"--scenario", "nowhere"}, {"--writers", "-1"}, {"--image", "a", "--mountpoint", "b"}, {"--seed", "x"},
+		{"--no-such-flag"}, {"stray"}, {"--scenario", "nowhere"}, {"--scenario", "seek-hole,map-only"}, {"--writers", "-1"}, {"--image", "a", "--mountpoint", "b"}, {"--seed", "x"},
 		{"--mountpoint", filepath.Join(t.TempDir(), "missing")},
 	} {
 		if out, code := runStressCmd(t, newStressCmd(), args...); code != stress.ExitUsage {
@@ -42,11 +56,41 @@ func TestStressUsage(t *testing.T) {
 	}
 }
 
+// TestSiblingsOnMount runs each race beside the main one for a moment on a real mount of this very program: the default strategy breaks
+// no rule in any of them.
+func TestSiblingsOnMount(t *testing.T) {
+	testimage.FuseUsable(t)
+	t.Setenv(mainEnv, "1")
+	length := time.Second
+	if testing.Short() {
+		length /= 4
+	}
+	for _, s := range stress.Siblings() {
+		t.Run(s.Name, func(t *testing.T) {
+			res, err := stress.Run(t.Context(), stress.Config{Scenario: s.Name, Duration: length, AtMost: length, Seed: 1, Announce: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if res.Writes == 0 || res.Iterations == 0 || res.Faults == 0 && res.MmapRefused == 0 {
+				t.Errorf("nothing was raced:\n%s", res.Summary())
+			}
+			if n := res.Violations[s.Known]; s.Known != "" && n > 0 {
+				t.Logf("%s %d: %s", s.Known, n, s.KnownWhy)
+				delete(res.Violations, s.Known)
+				res.ImageRead.Findings = nil
+			}
+			if !res.Clean() {
+				t.Errorf("not clean:\n%s", res.Summary())
+			}
+		})
+	}
+}
+
 func TestCompareCommand(t *testing.T) {
 	dir := t.TempDir()
 	bad, good := filepath.Join(dir, "bad.json"), filepath.Join(dir, "good.json")
 	for path, r := range map[string]*stress.Result{
-		bad: {Schema: stress.Schema, Strategy: "mkwrite", Writes: 10, Faults: 3, Violations: map[string]int64{"nil-handle": 1},
+		bad: {Schema: stress.Schema, Strategy: "mkwrite", Scenario: "seed", Writes: 10, Faults: 3, Violations: map[string]int64{"nil-handle": 1},
 			Fsck: stress.CheckResult{Clean: true}, Check: stress.CheckResult{Clean: true}},
 		good: {Schema: stress.Schema, Strategy: "mmap", Writes: 10, MmapRefused: 3,
 			Fsck: stress.CheckResult{Clean: true}, Check: stress.CheckResult{Clean: true}},
@@ -59,11 +103,21 @@ func TestCompareCommand(t *testing.T) {
 	if err := (&stress.Result{Schema: 7}).Save(other); err != nil {
 		t.Fatal(err)
 	}
+	models := filepath.Join(dir, "models.json")
+	text := `[{"strategy":"mkwrite","scenario":"write fault","executions":100,"complete":true,"failures":[{"class":"nil-handle","preemptions":2,"steps":14}]}]`
+	if err := os.WriteFile(models, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	tests := []struct {
 		args []string
 		code int
 		want string
 	}{
+		{[]string{bad, "--expect"}, 0, "as expected      mkwrite: nil-handle on seed"},
+		{[]string{bad, good, "--expect"}, stress.ExitViolation, "NOT AS EXPECTED  mmap: lock-cycle must show on write-from-mapping"},
+		{[]string{bad, "--expect=" + dir}, stress.ExitViolation, "nothing is written down"},
+		{[]string{bad, "--explore", models}, 0, "14 steps, 2 p"},
+		{[]string{bad, "--explore", good}, stress.ExitUsage, "want an array"},
 		{[]string{bad, good}, 0, "CONVICTED"},
 		{[]string{bad, good, "--expect-convicted", "mkwrite=nil-handle", "--expect-clean", "mmap"}, 0, "met "},
 		{[]string{bad, good, "--expect-clean", "mkwrite"}, stress.ExitViolation, "NOT MET"},

@@ -179,9 +179,16 @@ func (f *fall) class() string {
 		{"kernel BUG at fs/ext4/ext4_jbd2.c:", "ext4_put_nojournal", classNilHandle},
 		{"kernel BUG at fs/ext4/inode.c:", "ext4_writepages", "inline-writeback"},
 		{"kernel BUG at fs/ext4/inode.c:", "ext4_do_writepages", "inline-writeback"},
-		{"kernel BUG at fs/ext4/inline.c:", "ext4_write_inline_data_end", "mode-mismatch"},
+		{"kernel BUG at fs/ext4/inline.c:", "ext4_write_inline_data_end", classModeMismatch},
+		// The write began inline and ends in block mode: the folio has no buffers.
+		{"kernel BUG at fs/buffer.c:", "__block_commit_write", classModeMismatch},
+		{"kernel BUG at fs/buffer.c:", "block_commit_write", classModeMismatch},
+		{"kernel BUG at fs/ext4/inode.c:", "ext4_da_write_end", classModeMismatch},
+		{"kernel BUG at fs/ext4/inode.c:", "ext4_da_do_write_end", classModeMismatch},
 	} {
-		if strings.HasPrefix(f.what, k.what) && f.chain[0].name == k.function {
+		// The compiler's copies of a function have a suffix.
+		name, _, _ := strings.Cut(f.chain[0].name, ".")
+		if strings.HasPrefix(f.what, k.what) && name == k.function {
 			return k.class
 		}
 	}

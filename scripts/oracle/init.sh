@@ -1,7 +1,7 @@
 #!/bin/busybox sh
 # shellcheck shell=dash
-# The first process of the guest that scripts/kernel-oracle.sh boots: mounts the seed image with the guest's own ext4, races it, and leaves
-# on the console what the host reads. Lines that begin with "oracle: " are for scripts/oracle. It never runs anywhere else.
+# The first process of the guest that scripts/kernel-oracle.sh boots: mounts the image with the guest's own ext4, runs the main race or the
+# sibling race that the kernel's command line names (oracle_sibling=NAME), and leaves on the console what the host reads. Lines that begin with "oracle: " are for scripts/oracle. It never runs anywhere else.
 [ $$ = 1 ] || exit 2
 export PATH=/bin
 /bin/busybox --install -s /bin
@@ -29,7 +29,7 @@ waiting() {
 }
 
 # shellcheck source=/dev/null
-. /oracle.conf # DURATION SEED WRITES
+. /oracle.conf # DURATION SIBLING SEED WRITES
 dmesg -n 8
 tell "kernel $(uname -r)"
 
@@ -49,10 +49,17 @@ while [ ! -b /dev/vda ]; do
 	[ "$i" -le 20 ] || end "no virtio disk in this kernel"
 	sleep 1
 done
-mount -t ext4 /dev/vda /mnt || end "the seed image does not mount"
+mount -t ext4 /dev/vda /mnt || end "the image does not mount"
 
+set -- --writes "$WRITES"
+sibling=$(sed -n 's/.*oracle_sibling=\([^ ]*\).*/\1/p' /proc/cmdline)
+if [ -n "$sibling" ]; then
+	set --
+	[ "$sibling" = healthy ] || set -- --scenario "mountpoint,$sibling"
+	DURATION=$SIBLING
+fi
 tell "race begins"
-/inlinefs stress --mountpoint /mnt --i-know-it-crashes --seed "$SEED" --duration "${DURATION}s" --writes "$WRITES" >/tmp/stress.log 2>&1 &
+/inlinefs stress --mountpoint /mnt --i-know-it-crashes --seed "$SEED" --duration "${DURATION}s" "$@" >/tmp/stress.log 2>&1 &
 pid=$!
 i=0
 fell=0

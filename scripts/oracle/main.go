@@ -1,7 +1,10 @@
 // Command oracle compares what the real kernel and inlinefs do when write(2) races page faults on the seed image. It reads the serial console of
 // the guest that scripts/kernel-oracle.sh boots and the result of `inlinefs stress --json`, and prints both side by side.
 //
-// Usage: oracle CONSOLE RESULT
+// Usage: oracle CONSOLE RESULT [NAME=PATH...]
+//
+// Each NAME is a sibling race: PATH.log is the console of its guest, PATH-mkwrite.json and PATH-default.json are the results of inlinefs. What
+// they show is printed and decides nothing.
 //
 // Exit codes: 0 both fell with the nil handle, by the same chain of calls; 1 not so; 2 usage, or a file that cannot be read.
 package main
@@ -22,8 +25,13 @@ func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
 // run is main without the process.
 func run(args []string, out, errs io.Writer) int {
-	if len(args) != 2 {
-		fmt.Fprintln(errs, "usage: oracle CONSOLE RESULT")
+	if len(args) < 2 {
+		fmt.Fprintln(errs, "usage: oracle CONSOLE RESULT [NAME=PATH...]")
+		return exitUsage
+	}
+	siblings, err := readSiblings(args[2:])
+	if err != nil {
+		fmt.Fprintf(errs, "oracle: %v\n", err)
 		return exitUsage
 	}
 	guest, ours, err := read(args[0], args[1])
@@ -32,6 +40,7 @@ func run(args []string, out, errs io.Writer) int {
 		return exitUsage
 	}
 	text, same := compare(guest, ours)
+	text = siblingTable(siblings) + text
 	if _, err := io.WriteString(out, text); err != nil {
 		fmt.Fprintf(errs, "oracle: %v\n", err)
 		return exitUsage
@@ -74,6 +83,8 @@ type result struct {
 	Sigbus     int64            `json:"sigbus"`
 	DurationS  float64          `json:"duration_s"`
 	Violations map[string]int64 `json:"violations"`
+	Errors     map[string]int64 `json:"errors"`
+	Mismatches int64            `json:"data_mismatches"`
 	First      *struct {
 		Class    string `json:"class"`
 		Timeline string `json:"timeline"`

@@ -131,6 +131,66 @@ func TestRun(t *testing.T) {
 	}
 }
 
+// fellHealthy is a console of a guest that fell where conversions succeed.
+const fellHealthy = `[    2.192149] oracle: kernel 6.1.0-56-amd64
+[    3.151251] oracle: race begins
+[    5.404445] kernel BUG at fs/buffer.c:2054!
+[    5.405686] CPU: 0 PID: 142 Comm: inlinefs Not tainted 6.1.0-56-amd64 #1  Debian 6.1.192-2
+[    5.405927] RIP: 0010:__block_commit_write.constprop.0.isra.0+0x9e/0xa0
+[    5.405927] Call Trace:
+[    5.405927]  <TASK>
+[    5.405927]  generic_write_end+0x52/0x1a0
+[    5.405927]  generic_perform_write+0x122/0x240
+[    5.405927]  </TASK>
+[    5.434004] ---[ end trace 0000000000000000 ]---
+[   12.129387] oracle: end: stress: still running, fell: 1
+`
+
+func TestSiblings(t *testing.T) {
+	found := `[    2.1] oracle: kernel 7.9.0
+[    3.1] oracle: race begins
+[    9.1] oracle: stress: conversions 3 ok, 0 failed; SIGBUS 0; mmap refused 0; data mismatches 4
+[    9.1] oracle: stress: errors: lseek:ENOENT 12
+[    9.1] oracle: stress: violations: none
+`
+	nothing := strings.NewReplacer("lseek:ENOENT 12", "none", "mismatches 4", "mismatches 0").Replace(found)
+	mismatch := `{"schema":1,"strategy":"mkwrite","violations":{"mode-mismatch":2},"errors":{"write:EIO":2},"data_mismatches":3}`
+	clean := `{"schema":1,"strategy":"flip","violations":{}}`
+	for _, tt := range []struct {
+		name, console, mkwrite string
+		want, lacks            string
+	}{
+		{"fell", fellHealthy, mismatch, "  same class: mode-mismatch, the kernel's by __block_commit_write.constprop.0.isra.0 < generic_write_end < generic_perform_write\n", ""},
+		{"fell alone", fellHealthy, clean, "isra.0 (class mode-mismatch), 2.25 s after the race began", "same class"},
+		{"errors", found, mismatch, "errors: lseek:ENOENT 12", "same class"},
+		{"mismatches", found, mismatch, "data mismatches: 4", ""},
+		{"ours", found, mismatch, "violations: mode-mismatch 2", ""},
+		{"nothing", nothing, clean, "kernel 7.9.0                 nothing wrong\n  inlinefs flip                nothing wrong", ""},
+		{"no result", "[    2.1] oracle: kernel 7.9.0\n[   9.0] oracle: end: no virtio disk\n", clean, "no result: no virtio disk", "nothing wrong\n  inlinefs mkwrite"},
+		{"no boot", "x\n", clean, "the kernel did not come up", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			for name, text := range map[string]string{"s.log": tt.console, "s-mkwrite.json": tt.mkwrite, "s-default.json": clean, "c": fell, "r": convicted} {
+				if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var out bytes.Buffer
+			code := run([]string{filepath.Join(dir, "c"), filepath.Join(dir, "r"), "s=" + filepath.Join(dir, "s")}, &out, &out)
+			if code != 0 || !strings.Contains(out.String(), tt.want) || tt.lacks != "" && strings.Contains(out.String(), tt.lacks) {
+				t.Errorf("exit code %d, output wants %q and not %q:\n%s", code, tt.want, tt.lacks, &out)
+			}
+		})
+	}
+	var out bytes.Buffer
+	for _, arg := range []string{"s", "=x", "s=/nonexistent/x"} {
+		if code := run([]string{"c", "r", arg}, &out, &out); code != exitUsage {
+			t.Errorf("%s: exit code %d, want %d", arg, code, exitUsage)
+		}
+	}
+}
+
 // TestChainExists: the functions of this project that the chain names are there, under those names.
 func TestChainExists(t *testing.T) {
 	for _, s := range chain {

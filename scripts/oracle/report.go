@@ -2,12 +2,14 @@ package main
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 )
 
-const classNilHandle = "nil-handle"
+const (
+	classNilHandle    = "nil-handle"
+	classModeMismatch = "mode-mismatch"
+)
 
 // step pairs a function of the kernel with the function of this project that stands for it.
 type step struct{ kernel, ours string }
@@ -159,10 +161,6 @@ func tableRows(g *guest, r *result, f *fall) [][3]string {
 			mirror = r.First.Detail.Mirror
 		}
 	}
-	var counts []string
-	for _, c := range slices.Sorted(maps.Keys(r.Violations)) {
-		counts = append(counts, fmt.Sprintf("%s %d", c, r.Violations[c]))
-	}
 	orNone := func(s string) string {
 		if s == "" {
 			return "none told"
@@ -178,7 +176,7 @@ func tableRows(g *guest, r *result, f *fall) [][3]string {
 		{"where", "QEMU, emulated, 2 processors", "FUSE mount on this machine"},
 		{"class", class, ours},
 		{"check", what, mirror},
-		{"found", when, fmt.Sprintf("in a race of %.1f s: %s", r.DurationS, orNone(strings.Join(counts, ", ")))},
+		{"found", when, fmt.Sprintf("in a race of %.1f s: %s", r.DurationS, orNone(counts(r.Violations)))},
 		{"by", who, "the task of a write(2)"},
 		{"SIGBUS", orNone(g.sigbus()), fmt.Sprintf("%d of %d faults", r.Sigbus, r.Faults)},
 	}
