@@ -18,7 +18,7 @@ var clientFolio = &lock.Class{Name: "client's folio lock", Rank: 25}
 
 // client is the kernel's side of the one file: its page, and the requests that a system call becomes (fuse-in-go.md, C2 and C3).
 type client struct {
-	w    *world
+	w    *world // immutable
 	node uint64 // immutable
 
 	folio   lock.Mutex

@@ -70,11 +70,11 @@ type waiting struct {
 
 // Shadow is what a mount knows of its clients' locks. A nil Shadow hands out nil Threads.
 type Shadow struct {
-	// Spaces gives the address space of a client's thread; nil asks /proc. Set before the first Begin.
-	Spaces func(tid uint32) *AddressSpace
+	// Spaces gives the address space of a client's thread; nil asks /proc. Immutable after the first Begin.
+	Spaces func(tid uint32) *AddressSpace // immutable
 	// OnCycle hears of a lock order that can deadlock, once for each pair of classes, and of each deadlock that was broken. It is called
-	// without the shadow's lock. Set before the first Begin.
-	OnCycle func(t *Thread, text string)
+	// without the shadow's lock. Immutable after the first Begin.
+	OnCycle func(t *Thread, text string) // immutable
 
 	mu      sync.Mutex
 	spaces  map[uint32]*AddressSpace    // guarded by mu; by thread id
