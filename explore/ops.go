@@ -41,6 +41,7 @@ type op struct {
 	data  []byte
 	size  uint64
 	actor int
+	skip  bool // left out by shrinking
 
 	ran bool
 	st  fuse.Status

@@ -173,6 +173,9 @@ func (sc *Scenario) program(b *base, strategy string, last **world) sched.Progra
 			}
 			actors = append(actors, sched.Actor{Name: a.Name, Run: func() {
 				for _, o := range ops {
+					if o.skip {
+						continue
+					}
 					if o.run(w, a.Pid) != fuse.OK && o.kind == opAnnounce {
 						return // mmap(2) failed: there is no mapping to store through
 					}

@@ -55,7 +55,7 @@ func TestFaultConvertsWithMkwrite(t *testing.T) {
 }
 
 func TestAnnounceConvertsWithMmap(t *testing.T) {
-	m := observe(t, "mmap", config{})
+	m := observe(t, "mmap", config{races: true})
 	p := m.path("f")
 	write(t, p, pattern(100, 1))
 	c := newClient(t)

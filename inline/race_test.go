@@ -403,7 +403,7 @@ func TestFlipFails(t *testing.T) {
 		if busy := s.Group(0).Busy; len(busy) != 0 {
 			t.Errorf("%s: blocks are still held: %v", name, busy)
 		}
-		_ = filler
+		s.Put(filler)
 	}
 }
 

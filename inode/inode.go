@@ -227,6 +227,7 @@ func (i *Inode) EventAt(nsec int64, t *journal.Task, fn, kernel, detail string) 
 	if i.Ring == nil {
 		return
 	}
+	lock.Note(fn, kernel, detail)
 	i.Ring.Add(event.Event{Nsec: nsec, Task: t.ID, Op: t.Op, Pid: t.Pid, Func: fn, Kernel: kernel, Detail: detail})
 }
 

@@ -13,7 +13,7 @@ import (
 func TestNilHandleComesFirst(t *testing.T) {
 	l := newLab(t)
 	task := l.j.NewTask("write", 1)
-	for _, c := range []Class{ModeMismatch, NilHandle, InlineWriteback, NilHandle} {
+	for _, c := range []Class{ModeMismatch, NilHandle, InlineWriteback, LockCycle, NilHandle} {
 		if err := l.j.V.Raise(c, task, 12, nil, "number %s", c); !errors.Is(err, fserr.IO) {
 			t.Fatalf("%v is not an I/O error", err)
 		}
@@ -29,7 +29,7 @@ func TestNilHandleComesFirst(t *testing.T) {
 // TestEveryClassHasAMirror: a report without the kernel's check says nothing.
 func TestEveryClassHasAMirror(t *testing.T) {
 	for _, c := range []Class{NilHandle, LeakedHandle, NotOwner, NotCurrent, ForeignJournal, NestingLimit, ModeMismatch, NoWriteAccess, NoCredits,
-		TooManyCredits, StaleHandle, BufferLocked, BufferUnlocked, ForeignBuffer, InlineWriteback, HandleInFault, Unmounting, Hang} {
+		TooManyCredits, StaleHandle, BufferLocked, BufferUnlocked, ForeignBuffer, InlineWriteback, LockCycle, HandleInFault, Unmounting, Hang} {
 		if mirrors[c] == "" {
 			t.Errorf("class %s has no mirror", c)
 		}

@@ -60,6 +60,6 @@ func newRootCmd() *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.AddCommand(newMountCmd(), newExecCmd(), newStressCmd(), newCompareCmd(), newCheckCmd(), newDumpCmd(), newVersionCmd())
+	root.AddCommand(newMountCmd(), newExecCmd(), newStressCmd(), newExploreCmd(), newCompareCmd(), newCheckCmd(), newDumpCmd(), newVersionCmd())
 	return root
 }

@@ -287,9 +287,9 @@ func Touching(m *Mutex, parts Part) {
 	}
 }
 
-// Note puts a line into the trace of the execution, if one is recorded. Only this build has it.
-func Note(text string) {
+// Note puts a step into the trace of an exploration: what fn did, which stands for the kernel's function.
+func Note(fn, kernel, detail string) {
 	if c := Control; c != nil {
-		c.Note(text)
+		c.Note(fn + " [" + kernel + "]: " + detail)
 	}
 }
