@@ -303,7 +303,9 @@ func TestMmapStrategy(t *testing.T) {
 	s := newScene(t, testimage.Seed(t), "mmap", true)
 	s.i.Rw.Lock()
 	tok := s.begin(t, []byte("new"))
-	must(t, s.Engine.Fault(s.fault, s.i, noFill))
+	faulted := make(chan error)
+	go func() { faulted <- s.Engine.Fault(s.fault, s.i, noFill) }() // another task is another goroutine
+	must(t, <-faulted)
 	announced := make(chan error, 1)
 	go func() {
 		task := s.Journal.NewTask("mmap", 3)
