@@ -31,6 +31,7 @@ type scene struct {
 // newScene opens the image with a file of 100 inline bytes.
 func newScene(t *testing.T, img, strategy string, damaged bool) *scene {
 	t.Helper()
+	orderJudged(t, strategy)
 	s := &scene{FS: testfs.Open(t, img, testfs.Options{Strategy: strategy, Damaged: damaged, ErrorsWanted: !damaged}), old: pattern(1, 100)}
 	s.i = s.NewFile()
 	t.Cleanup(func() { // before the image is closed
@@ -405,7 +406,7 @@ func TestFlipFails(t *testing.T) {
 		if busy := s.Group(0).Busy; len(busy) != 0 {
 			t.Errorf("%s: blocks are still held: %v", name, busy)
 		}
-		_ = filler
+		s.Put(filler)
 	}
 }
 
