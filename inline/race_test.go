@@ -31,6 +31,7 @@ type scene struct {
 // newScene opens the image with a file of 100 inline bytes.
 func newScene(t *testing.T, img, strategy string, damaged bool) *scene {
 	t.Helper()
+	orderJudged(t, strategy)
 	s := &scene{FS: testfs.Open(t, img, testfs.Options{Strategy: strategy, Damaged: damaged, ErrorsWanted: !damaged}), old: pattern(1, 100)}
 	s.i = s.NewFile()
 	t.Cleanup(func() { // before the image is closed
@@ -303,7 +304,9 @@ func TestMmapStrategy(t *testing.T) {
 	s := newScene(t, testimage.Seed(t), "mmap", true)
 	s.i.Rw.Lock()
 	tok := s.begin(t, []byte("new"))
-	must(t, s.Engine.Fault(s.fault, s.i, noFill))
+	faulted := make(chan error)
+	go func() { faulted <- s.Engine.Fault(s.fault, s.i, noFill) }() // another task is another goroutine
+	must(t, <-faulted)
 	announced := make(chan error, 1)
 	go func() {
 		task := s.Journal.NewTask("mmap", 3)
