@@ -299,15 +299,9 @@ func TestCrimes(t *testing.T) {
 	for backend, make := range labs {
 		for _, c := range crimes() {
 			t.Run(backend+"/"+c.name, func(t *testing.T) {
-<<<<<<< HEAD
-=======
-				if c.locks && lock.Checking {
-					t.Skip("buffer locks are not asked in the lock-checking build")
-				}
 				if c.logged && backend == "none" {
 					t.Skip("without a log this is no crime, or cannot be seen")
 				}
->>>>>>> 40d2b9d (journal, fs, crash: crimes of a log, of inline data with a journal, and the kernel's crash windows by name)
 				l := make(t)
 				err := c.commit(t, l)
 				punished(t, l, c, err)

@@ -238,7 +238,7 @@ const lockWait = 250 * time.Millisecond
 // checkUnlocked makes sure that the caller has let go of the buffer's lock: the kernel may write at once, which takes it
 // (sync_dirty_buffer). Without a journal write-back holds it during I/O, so that nothing can be said.
 func (h *Handle) checkUnlocked(b *buffer.Head) error {
-	if !h.j.checkLocks || !b.Locked() || !h.j.Journalled() {
+	if !h.j.Journalled() || !b.Locked() {
 		return nil
 	}
 	for end := time.Now().Add(lockWait); time.Now().Before(end); time.Sleep(time.Millisecond) {
