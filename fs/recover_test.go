@@ -283,3 +283,28 @@ func TestNoRecovery(t *testing.T) {
 	refusal(t, "norecovery without ro", err, "norecovery works with ro only")
 	same(t, "a refused mount", img, before)
 }
+
+// TestDataJournalDefault: an image whose superblock asks for data=journal is refused for writing with the ways out, which work.
+func TestDataJournalDefault(t *testing.T) {
+	testimage.FuseUsable(t)
+	img := testimage.Make(t, journalled())
+	tune, err := exec.LookPath("tune2fs")
+	if err != nil {
+		t.Skip("needs tune2fs (package e2fsprogs)")
+	}
+	setDefault := func(o string) {
+		t.Helper()
+		if out, err := exec.Command(tune, "-o", o, img).CombinedOutput(); err != nil {
+			t.Fatalf("tune2fs: %v\n%s", err, out)
+		}
+	}
+	setDefault("journal_data")
+	_, err = tryMount(t, config{img: img, broken: true})
+	refusal(t, "data=journal by default", err, "tune2fs -o ^journal_data")
+	for _, o := range []super.Options{{ReadOnly: true}, {Ordered: true}} {
+		m := mountConfig(t, config{img: img, super: o})
+		m.finish()
+	}
+	setDefault("^journal_data")
+	mountConfig(t, config{img: img}).finish()
+}
