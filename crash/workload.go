@@ -37,14 +37,26 @@ type worker struct {
 	serial int
 	filler *file // takes all the space when it has blocks
 	maxLen int
+	// eager has transactions committed as fast as can be during every operation, not only during some.
+	eager bool
 }
 
 // Record runs a workload of ops operations, chosen by seed, on a copy of base. An operation that ends otherwise than the model says is
 // an error.
 func Record(v Variant, base []byte, seed int64, ops int) (*Run, error) {
+	return record(v, base, seed, func(w *worker) (err error) {
+		for n := 0; n < ops && err == nil; n++ {
+			err = w.step()
+		}
+		return err
+	})
+}
+
+// record runs the operations of a script.
+func record(v Variant, base []byte, seed int64, script func(w *worker) error) (*Run, error) {
 	w := &worker{v: v, rng: rand.New(rand.NewSource(seed)), m: newModel(), rec: blockdev.NewRecorder(blockdev.NewMem(append([]byte(nil), base...)))}
 	w.maxLen = 3 * v.BlockSize
-	if err := w.run(ops); err != nil {
+	if err := w.run(script); err != nil {
 		return nil, fmt.Errorf("%s seed %d: operation %d (%s): %w", v.Name, seed, w.m.op, w.m.log[w.m.op], err)
 	}
 	r := &Run{Variant: v, Seed: seed, Base: base, Log: w.rec.Entries(), model: w.m}
@@ -73,16 +85,11 @@ func (r *Run) index() error {
 	return nil
 }
 
-func (w *worker) run(ops int) (err error) {
+func (w *worker) run(script func(w *worker) error) (err error) {
 	if w.s, err = mount(w.rec, w.v, false); err != nil {
 		return err
 	}
-	for range ops {
-		if err = w.step(); err != nil {
-			break
-		}
-	}
-	return errors.Join(err, w.s.stop())
+	return errors.Join(script(w), w.s.stop())
 }
 
 // op runs one operation between its marks.
@@ -100,7 +107,7 @@ func (w *worker) op(what string, fn func() error) error {
 // committing runs fn, at times while transactions are committed as fast as can be: an operation of several handles then is cut between
 // them. What the model promises does not depend on it.
 func (w *worker) committing(fn func() error) error {
-	if w.rng.Intn(5) > 0 || !w.v.Journal {
+	if !w.eager && w.rng.Intn(5) > 0 || !w.v.Journal {
 		return fn()
 	}
 	s, quit, done := w.s, make(chan struct{}), make(chan error)

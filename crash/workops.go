@@ -387,8 +387,23 @@ func (w *worker) full() error {
 	if !w.v.Observe {
 		return nil
 	}
-	n := "full" + w.name()
-	err := w.op("fill /"+n, func() error {
+	if err := w.fill("full" + w.name()); err != nil || w.filler == nil {
+		return err
+	}
+	for range 4 {
+		steps := []func() error{w.mapped, w.mapped, w.grow, w.overwrite, w.fsync, w.create}
+		if err := steps[w.rng.Intn(len(steps))](); err != nil {
+			return err
+		}
+	}
+	f := w.filler
+	w.filler = nil
+	return w.op("give the space back", func() error { return w.resize(f, 0) })
+}
+
+// fill takes all space with a new file, filler.
+func (w *worker) fill(n string) error {
+	return w.op("fill /"+n, func() error {
 		node, st := w.s.create(fuse.FUSE_ROOT_ID, n)
 		if st != fuse.OK {
 			if noSpace(st) {
@@ -411,18 +426,6 @@ func (w *worker) full() error {
 		}
 		return nil
 	})
-	if err != nil || w.filler == nil {
-		return err
-	}
-	for range 4 {
-		steps := []func() error{w.mapped, w.mapped, w.grow, w.overwrite, w.fsync, w.create}
-		if err := steps[w.rng.Intn(len(steps))](); err != nil {
-			return err
-		}
-	}
-	f := w.filler
-	w.filler = nil
-	return w.op("give the space back", func() error { return w.resize(f, 0) })
 }
 
 // storm changes every file in each of several transactions: what the next one has changed again cannot be checkpointed, and the log

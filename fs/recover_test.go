@@ -54,6 +54,9 @@ func recipes() []recipe {
 		{name: "short_trans", cmds: short, a: "new", b: "new"},
 		{name: "short_trans_mcsum", csum: true, cmds: csum(short), a: "new", b: "new"},
 		{name: "short_trans_recover", cmds: append(append([]string(nil), short...), "jr"), a: "new", b: "new"},
+		{name: "short_trans_recover_mcsum_64bit", csum: true, cmds: append(csum(short), "jr"), a: "new", b: "new"},
+		{name: "short_trans_open_recover", cmds: append(append([]string(nil), short...), "jo", "jr", "jc"), a: "new", b: "new"},
+		{name: "short_trans_old_csum", cmds: []string{"jo -c -v 1", "jw -b %A %F", "jc"}, a: "new", b: "new"},
 		{name: "short_revoke_trans", cmds: revoke, a: "old", b: "new"},
 		{name: "short_revoke_trans_mcsum", csum: true, cmds: csum(revoke), a: "old", b: "new"},
 		{name: "short_uncommitted_trans", cmds: []string{"jo", "jw -b %A %F -c", "jc"}, a: "old", b: "old"},
@@ -279,4 +282,29 @@ func TestNoRecovery(t *testing.T) {
 	_, err = tryMount(t, config{img: img, broken: true, super: super.Options{NoRecovery: true}})
 	refusal(t, "norecovery without ro", err, "norecovery works with ro only")
 	same(t, "a refused mount", img, before)
+}
+
+// TestDataJournalDefault: an image whose superblock asks for data=journal is refused for writing with the ways out, which work.
+func TestDataJournalDefault(t *testing.T) {
+	testimage.FuseUsable(t)
+	img := testimage.Make(t, journalled())
+	tune, err := exec.LookPath("tune2fs")
+	if err != nil {
+		t.Skip("needs tune2fs (package e2fsprogs)")
+	}
+	setDefault := func(o string) {
+		t.Helper()
+		if out, err := exec.Command(tune, "-o", o, img).CombinedOutput(); err != nil {
+			t.Fatalf("tune2fs: %v\n%s", err, out)
+		}
+	}
+	setDefault("journal_data")
+	_, err = tryMount(t, config{img: img, broken: true})
+	refusal(t, "data=journal by default", err, "tune2fs -o ^journal_data")
+	for _, o := range []super.Options{{ReadOnly: true}, {Ordered: true}} {
+		m := mountConfig(t, config{img: img, super: o})
+		m.finish()
+	}
+	setDefault("^journal_data")
+	mountConfig(t, config{img: img}).finish()
 }

@@ -3,6 +3,7 @@ package journal
 import (
 	"fmt"
 	"runtime"
+	"time"
 
 	"inlinefs/buffer"
 	"inlinefs/internal/fserr"
@@ -212,6 +213,9 @@ func (h *Handle) DirtyMetadata(b *buffer.Head) error {
 	if err := h.usableFor("change", b.Block()); err != nil {
 		return err
 	}
+	if err := h.checkUnlocked(b); err != nil {
+		return h.fail(err)
+	}
 	e := h.find(b)
 	if e == nil {
 		return h.fail(h.j.V.Raise(NoWriteAccess, h.task, h.ino, h.opener, "block %d changed without write access", b.Block()))
@@ -227,12 +231,22 @@ func (h *Handle) DirtyMetadata(b *buffer.Head) error {
 	return h.fail(h.j.be.dirty(h, b))
 }
 
-// CheckUnlocked is the check that a synchronous mount needs before a buffer is written at once; tests commit the crime with it.
-func (h *Handle) CheckUnlocked(b *buffer.Head) error {
-	if b.Locked() {
-		return h.j.V.Raise(BufferLocked, h.task, h.ino, h.opener, "block %d is dirtied under its buffer lock", b.Block())
+// lockWait is how long a buffer that is dirtied may be seen locked. Others hold the lock of a journalled block for a copy of it, never for
+// I/O; who dirties under it never lets go.
+const lockWait = 250 * time.Millisecond
+
+// checkUnlocked makes sure that the caller has let go of the buffer's lock: the kernel may write at once, which takes it
+// (sync_dirty_buffer). Without a journal write-back holds it during I/O, so that nothing can be said.
+func (h *Handle) checkUnlocked(b *buffer.Head) error {
+	if !h.j.Journalled() || !b.Locked() {
+		return nil
 	}
-	return nil
+	for end := time.Now().Add(lockWait); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		if !b.Locked() {
+			return nil
+		}
+	}
+	return h.j.V.Raise(BufferLocked, h.task, h.ino, h.opener, "block %d is dirtied under its buffer lock", b.Block())
 }
 
 // fail remembers the first error under the handle (h_err).

@@ -93,12 +93,16 @@ func NewViolations(log *slog.Logger, strategy string, events func(ino uint64) []
 }
 
 // Raise records a violation by task t (nil when none) on inode ino (0 when none) and returns the error for the caller.
-// opener is the stack that began what was broken.
+// opener is the stack that began what was broken; nil stands for that of the task's open handle, if it has one. A Hang is raised by
+// another goroutine than the task's, which asks for no handle.
 func (v *Violations) Raise(c Class, t *Task, ino uint64, opener []uintptr, format string, a ...any) error {
 	e := &ViolationError{Class: c, Message: fmt.Sprintf(format, a...)}
 	var task uint64
 	if t != nil {
 		task = t.ID
+		if c != Hang && opener == nil && t.current != nil {
+			opener = t.current.opener
+		}
 	}
 	v.mu.Lock()
 	v.counts[c]++

@@ -68,6 +68,12 @@ const (
 	ROCompatOrphanPresent = 0x10000
 )
 
+// What s_default_mount_opts says of data=: DefmJournalMask selects it, DefmJournalData is data=journal.
+const (
+	DefmJournalMask = 0x60
+	DefmJournalData = 0x20
+)
+
 // State bits of s_state.
 const (
 	StateValid  = 1 // cleanly unmounted

@@ -4,7 +4,7 @@
 # does) must be convicted of the nil handle; its first violation is drawn in two columns. A strategy known to be bad that passes is as wrong
 # as one known to be good that is convicted.
 #
-#   scripts/compare.sh [--duration D] [--strategies A,B] [--long] [--siblings] [--explore FILE] [--seed N] [--out DIR] [--quiet]
+#   scripts/compare.sh [--duration D] [--strategies A,B] [--long] [--siblings] [--journal] [--explore FILE] [--seed N] [--out DIR] [--quiet]
 #
 #   --duration D    time for each strategy, over all its scenarios: 10, 10s or 2m (default 10s). A run that has not shown what it must goes
 #                   on for up to 30 s.
@@ -12,6 +12,7 @@
 #   --long          a campaign: more scenarios, the sibling races among them, 10 minutes for each strategy unless --duration says other
 #   --siblings      only the sibling races (inlinefs stress --list), 2 s each unless --duration says other, with the default strategy unless
 #                   --strategies says other; they must break no rule
+#   --journal       images with a journal: a NULL handle is no matter of images without one
 #   --explore FILE  what `inlinefs explore --json FILE` found in the model: a second row for each strategy
 #   --seed N        seed of the workload, the same for all (default 1)
 #   --out DIR       where the results go: STRATEGY.json of the seed image, STRATEGY-SCENARIO.json (default: out/ in the source tree)
@@ -34,7 +35,7 @@ absolute() {
 	esac
 }
 
-duration='' seed=1 out='' QUIET='' wanted='' mode=short explored=''
+duration='' seed=1 out='' QUIET='' wanted='' mode=short explored='' journal=''
 while [ $# -gt 0 ]; do
 	case $1 in
 	--duration | --seed | --out | --strategies | --explore) [ -n "${2:-}" ] || usage_error "$1 needs a value" ;;
@@ -59,6 +60,7 @@ while [ $# -gt 0 ]; do
 	--out) out=$(absolute "$2") && shift 2 ;;
 	--long) mode=long && shift ;;
 	--siblings) mode=siblings && shift ;;
+	--journal) journal=1 && shift ;;
 	--quiet) QUIET=1 && shift ;;
 	-h | --help)
 		sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"
@@ -153,6 +155,7 @@ stress() {
 	mmap) bin=$bin_mmap how=(--strategy mmap) ;;
 	esac
 	[ "$mode" = siblings ] || how+=(--expected)
+	[ -z "$journal" ] || how+=(--journal)
 	rm -f "$json"
 	[ -n "$QUIET" ] || printf '%-18s %-24s %4d s: ' "$1" "$2" "$3" >&2
 	"$bin" stress --scenario "$2" --duration "$3s" --seed "$seed" --json "$json" --quiet "${how[@]}" >"$WORK/stress.log" 2>&1 || code=$?

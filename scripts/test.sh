@@ -79,6 +79,8 @@ elif ! have_cmd mkfs.ext4 || ! have_cmd debugfs || ! have_cmd e2fsck; then
 	skip "comparison: needs mkfs.ext4, debugfs and e2fsck (package e2fsprogs)"
 else
 	scripts/compare.sh --duration 10s --quiet --out "$WORK/compare"
+	step "comparison of mkwrite and mmap on images with a journal"
+	scripts/compare.sh --journal --strategies mkwrite,mmap --duration 10s --quiet --out "$WORK/compare-journal"
 fi
 
 printf '\n'

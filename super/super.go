@@ -43,6 +43,8 @@ type Options struct {
 	Lenient bool
 	// Inject is asked before a step that may fail ("alloc", "xattr-grow") for inode ino, and may make it fail; nil for never.
 	Inject func(step string, ino uint64) error
+	// Ordered says that the caller asked for data=ordered or writeback, whatever the superblock's default is.
+	Ordered bool
 	// OnPanic is what errors=panic does after the superblock was written.
 	OnPanic func(error)
 }
@@ -199,6 +201,9 @@ func (f *FS) checkFeatures() error {
 	}
 	if f.readOnly.Load() {
 		return nil
+	}
+	if s.Compat(ondisk.CompatHasJournal) && s.DefaultMountOpts()&ondisk.DefmJournalMask == ondisk.DefmJournalData && !f.Opts.Ordered {
+		return refuse("the superblock asks for data=journal, which is not supported: mount with -o data=ordered, or take it off with tune2fs -o ^journal_data")
 	}
 	if bad := s.FeatureROCompat() &^ supportedROCompat; bad != 0 {
 		f.readOnly.Store(true)

@@ -255,7 +255,7 @@ func (c *mountConfig) build(dev blockdev.Device, log *slog.Logger) (*fs.FileSyst
 	}
 	s, err := super.Open(dev, super.Options{
 		Log: log, ReadOnly: c.ro, NoRecovery: c.noRecovery, Errors: c.errors, CacheSize: c.cacheSize, Strategy: strategyName(c.conversion),
-		MountPoint: mnt, Sync: c.sync, DirSync: c.dirSync,
+		MountPoint: mnt, Sync: c.sync, DirSync: c.dirSync, Ordered: c.ordered,
 		Events: func(ino uint64) []event.Event { return f.EventsOf(ino) },
 		OnPanic: func(err error) {
 			log.Error("errors=panic: the mount ends here", "because", err)

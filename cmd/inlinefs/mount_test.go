@@ -43,6 +43,8 @@ func TestParseOptions(t *testing.T) {
 		{"noload", mountConfig{noRecovery: true}},
 		{"nosuid,noatime", mountConfig{kernel: []string{"nosuid", "noatime"}}},
 		{"offset=1M,cache_size=2g,fsname=a=b,log=debug", mountConfig{offset: 1 << 20, cacheSize: 2 << 30, fsname: "a=b", logLevel: "debug"}},
+		{"commit=7,data=ordered", mountConfig{commit: 7 * time.Second, ordered: true}},
+		{"data=writeback", mountConfig{ordered: true}},
 		{"errors=continue", mountConfig{errors: ondisk.ErrorsContinue}},
 		{"errors=remount-ro", mountConfig{errors: ondisk.ErrorsRO}},
 		{"errors=panic", mountConfig{errors: ondisk.ErrorsPanic}},
@@ -57,6 +59,7 @@ func TestParseOptions(t *testing.T) {
 		"errrors=panic": `unknown mount option "errrors=panic"`, "rro": `nearest is "ro"`, "errors=no": "want continue", "errors": "unknown", "ro=1": "unknown",
 		"offset=x": "not a size", "offset=-1": "not a size", "offset=99999999T": "not a size", "cache_size=10": "at least", "mmap=other": "want cached or observe",
 		"conversion=none": "want one of", "window=2s": "want 0 to 1s", "window=x": "window", "commit=x": "commit",
+		"data=journal": "want ordered (what is always done) or writeback", "data=x": "want ordered",
 	} {
 		var c mountConfig
 		if err := c.parse(list); err == nil || !strings.Contains(err.Error(), says) {

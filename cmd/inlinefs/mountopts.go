@@ -17,15 +17,15 @@ type mountConfig struct {
 	foreground bool
 	logLevel   string
 
-	ro, noRecovery, sync, dirSync, noACL bool
-	allowOther                           bool
-	fsname                               string
-	offset, cacheSize                    int64
-	errors                               uint16
-	mmap                                 fs.MmapMode
-	conversion                           string
-	window, commit                       time.Duration
-	kernel                               []string // for the kernel or fusermount3
+	ro, noRecovery, sync, dirSync, noACL, ordered bool
+	allowOther                                    bool
+	fsname                                        string
+	offset, cacheSize                             int64
+	errors                                        uint16
+	mmap                                          fs.MmapMode
+	conversion                                    string
+	window, commit                                time.Duration
+	kernel                                        []string // for the kernel or fusermount3
 }
 
 // passed go to the kernel; ignored are understood and mean nothing here.
@@ -111,6 +111,7 @@ func (c *mountConfig) setValue(k, v string) (err error) {
 		if v != "ordered" && v != "writeback" {
 			err = fmt.Errorf("want ordered (what is always done) or writeback (which it includes); data=journal is not supported")
 		}
+		c.ordered = true
 	case "window":
 		if c.window, err = time.ParseDuration(v); err == nil && (c.window < 0 || c.window > time.Second) {
 			err = fmt.Errorf("want 0 to 1s")
