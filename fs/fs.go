@@ -80,7 +80,7 @@ func New(s *super.FS, o Options) (*FileSystem, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := openJournal(s, o.Commit); err != nil {
+	if err := openJournal(s, o.Commit, o.Spaces != nil); err != nil {
 		return nil, err
 	}
 	f := &FileSystem{RawFileSystem: fuse.NewDefaultRawFileSystem(), fs: s, opts: o, log: o.Log, inodes: inode.NewCache(s), ended: make(chan struct{})}

@@ -156,7 +156,7 @@ func (t target) WriteBlock(blk uint64, p []byte) error {
 func (t target) Flush() error { return t.dev.Flush() }
 
 // openJournal puts the log behind the handles of a read-write mount.
-func openJournal(s *super.FS, commit time.Duration) error {
+func openJournal(s *super.FS, commit time.Duration, noThreads bool) error {
 	if s.ReadOnly() || !s.SB.Compat(ondisk.CompatHasJournal) {
 		return nil
 	}
@@ -166,7 +166,7 @@ func openJournal(s *super.FS, commit time.Duration) error {
 	}
 	j, err := journal.NewJBD2(journal.Options{Log: s.Log, Violations: s.Journal.V, Bufs: s.Bufs,
 		OnAbort: func(err error) { s.Error(0, 0, "jbd2_journal_abort", err) }},
-		journal.LogOptions{Dev: s.Dev, Blocks: blocks, FS64Bit: s.SB.Is64Bit(), Csum: s.Csum, Interval: commit, CacheLimit: s.Opts.CacheSize / 4})
+		journal.LogOptions{Dev: s.Dev, Blocks: blocks, FS64Bit: s.SB.Is64Bit(), Csum: s.Csum, Interval: commit, NoThreads: noThreads, CacheLimit: s.Opts.CacheSize / 4})
 	if err != nil {
 		return fmt.Errorf("%w: %w", super.ErrRefused, err)
 	}

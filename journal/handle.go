@@ -99,9 +99,9 @@ func (j *Journal) Start(t *Task, typ Type, credits int) (*Handle, error) {
 	h.bufs = h.bufs0[:0]
 	n := runtime.Callers(2, h.pcs[:])
 	h.opener = h.pcs[:n]
-	lock.Enter(lock.Trans, 0)
+	j.enter()
 	if err := j.be.start(h); err != nil {
-		lock.Leave(lock.Trans, 0)
+		j.leave()
 		return nil, err
 	}
 	t.current = h
@@ -134,7 +134,7 @@ func (h *Handle) Stop() error {
 	}
 	h.stopped = true
 	h.task.current = nil
-	lock.Leave(lock.Trans, 0)
+	h.j.leave() // no switch point: the handle leaves its transaction before anybody else runs
 	if h.sync {
 		mightWait()
 	}

@@ -20,6 +20,8 @@ type LogOptions struct {
 	FS64Bit, Csum bool
 	// Interval is the age at which a transaction is committed; 0 is 5 seconds.
 	Interval time.Duration
+	// NoThreads leaves commits to those who wait for them, and log space to the first log: for an exploration.
+	NoThreads bool
 	// CacheLimit is how many bytes of metadata may wait for a checkpoint before one is started; 0 for no limit.
 	CacheLimit int64
 }
@@ -109,9 +111,11 @@ func NewJBD2(o Options, lo LogOptions) (*Journal, error) {
 	o.MaxCredits = l.maxTx
 	j := newJournal(o)
 	l.j, j.be = j, l
-	l.done.Add(2)
-	go l.commitThread()
-	go l.checkpointThread()
+	if !lo.NoThreads {
+		l.done.Add(2)
+		go l.commitThread()
+		go l.checkpointThread()
+	}
 	return j, nil
 }
 

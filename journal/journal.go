@@ -60,10 +60,14 @@ type Journal struct {
 	unmounting atomic.Bool
 	readOnly   atomic.Bool
 	aborted    atomic.Pointer[error]
+	// barrier is held shared by every handle and exclusively by a commit, in the exploring build only: there a commit may not sleep until
+	// handles have stopped. It is what jbd2 shows lockdep of a transaction (jbd2_handle).
+	barrier lock.RWMutex // own lock
 }
 
 func newJournal(o Options) *Journal {
 	j := &Journal{V: o.Violations, log: o.Log, bufs: o.Bufs, maxCredits: o.MaxCredits, onAbort: o.OnAbort}
+	lock.NameRW(&j.barrier, lock.Barrier, 0)
 	if j.maxCredits == 0 {
 		j.maxCredits = defaultMaxCredits
 	}
@@ -122,6 +126,7 @@ func (h *Handle) Tid() uint32 { return h.j.be.tid(h) }
 // device was flushed meanwhile.
 func (j *Journal) WaitTid(tid uint32) (waited bool, err error) {
 	mightWait()
+	defer j.alone()()
 	return j.be.waitTid(tid)
 }
 
@@ -134,7 +139,32 @@ func mightWait() {
 // Commit makes every change so far durable in the log; it does nothing without one.
 func (j *Journal) Commit() error {
 	mightWait()
+	defer j.alone()()
 	return j.be.commit(true)
+}
+
+// enter is the place of a handle in the lock order; leave gives it back.
+func (j *Journal) enter() {
+	if lock.Exploring && j.Journalled() {
+		j.barrier.RLock()
+	}
+	lock.Enter(lock.Trans, 0)
+}
+
+func (j *Journal) leave() {
+	lock.Leave(lock.Trans, 0)
+	if lock.Exploring && j.Journalled() {
+		j.barrier.RUnlock()
+	}
+}
+
+// alone keeps handles out in the exploring build; call what it returns at the end.
+func (j *Journal) alone() func() {
+	if !lock.Exploring || !j.Journalled() {
+		return func() {}
+	}
+	j.barrier.Lock()
+	return j.barrier.Unlock
 }
 
 // OnCommit calls f when the handle's transaction is on the device; at once without a log. f must not start handles, and is not called

@@ -47,3 +47,7 @@ const (
 	Parts   = 5
 	RawNone = Part(1 << (Parts - 1)) // the extent cache: commutes with every other part
 )
+
+// Barrier is what a handle holds shared and a commit takes exclusively in the exploring build; elsewhere a commit sleeps until handles have
+// stopped, which Trans stands for.
+var Barrier = &Class{Name: "jbd2_handle", Rank: 49}
