@@ -148,8 +148,9 @@ func (d *dfs) taken(x *exec, a *actor) {
 	}
 }
 
-// stuck looks for a race of a step that will never be taken: had none of those come first that are in its way, it could have been. They
-// are turned round together, since one is enough to stop it. What a waits for by having queued was a race when it queued.
+// stuck looks for a race of a step that waits at the end: had none of those come first that are in its way, it could have been taken. They
+// are turned round together, since one is enough to stop it. What a waits for by having queued was a race when it queued. An execution that
+// is given up because the rest sleeps counts as well: what waits in it for actors that wait themselves waits for good.
 func (d *dfs) stuck(x *exec, a *actor) {
 	mask := x.blocking(a)
 	if !d.reduce || a.pend.dep < 0 || mask&(1<<a.id) != 0 {

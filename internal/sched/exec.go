@@ -84,7 +84,7 @@ type strategy interface {
 	choose(x *exec, n int) int
 	// taken is told of the step that was picked, before it happens.
 	taken(x *exec, a *actor)
-	// stuck is told that actor a waits for good.
+	// stuck is told that actor a waits at the end of the execution.
 	stuck(x *exec, a *actor)
 }
 
@@ -206,11 +206,11 @@ func (x *exec) drive() {
 	}
 	if x.end == endBlocked {
 		x.deadlock()
-		for i := range x.n {
-			if a := &x.actors[i]; a.live {
-				a.waits = true
-				x.strat.stuck(x, a)
-			}
+	}
+	for i := range x.n {
+		if a := &x.actors[i]; a.live && !x.canGo(a) {
+			a.waits = x.end == endBlocked
+			x.strat.stuck(x, a)
 		}
 	}
 	x.unwinding = true

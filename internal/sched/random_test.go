@@ -3,10 +3,10 @@
 package sched
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -67,7 +67,7 @@ type state struct {
 	rwData   int
 	leaf     lock.Mutex
 	leafData int // a counter: additions commute
-	regs     [3]int
+	regs     [4]int
 }
 
 func (s *state) run(a int, ops []op, depth int) {
@@ -167,28 +167,38 @@ func random(actors [][]op, done func(string)) Program {
 }
 
 // genOps draws the ops of one actor.
-func genOps(t *rapid.T, budget *int, depth int) []op {
+func genOps(t *rapid.T, kinds []opKind, budget *int, depth int) []op {
 	var ops []op
-	for range rapid.IntRange(1, 4-depth).Draw(t, "n") {
-		o := op{kind: opKind(rapid.IntRange(0, int(opKinds)-1).Draw(t, "kind")), n: rapid.IntRange(0, 1).Draw(t, "which")}
+	for range rapid.IntRange(1, max(1, 4-2*depth)).Draw(t, "n") {
+		o := op{kind: rapid.SampledFrom(kinds).Draw(t, "kind"), n: rapid.IntRange(0, 1).Draw(t, "which")}
 		if *budget -= o.steps(); *budget < 0 {
 			return ops
 		}
-		if o.kind >= opLock && o.kind != opChoose && depth < 2 {
-			o.body = genOps(t, budget, depth+1)
+		if o.kind >= opLock && o.kind != opChoose && depth < 3 {
+			o.body = genOps(t, kinds, budget, depth+1)
 		}
 		ops = append(ops, o)
 	}
 	return ops
 }
 
+// lockKinds are most of what deadlocks are made of.
+var lockKinds = []opKind{opLoad, opStore, opLock, opLock, opReading, opRead, opRead, opWrite, opWrite}
+
 // genActors draws a program that brute force can explore, most times.
 func genActors(t *rapid.T) [][]op {
-	n := rapid.IntRange(2, 3).Draw(t, "actors")
+	n := rapid.IntRange(2, 4).Draw(t, "actors")
+	kinds := lockKinds
+	if rapid.Bool().Draw(t, "all kinds") {
+		kinds = kinds[:0:0]
+		for k := range opKinds {
+			kinds = append(kinds, k)
+		}
+	}
 	var actors [][]op
 	for range n {
-		budget := map[int]int{2: 7, 3: 3}[n]
-		actors = append(actors, genOps(t, &budget, 0))
+		budget := map[int]int{2: 7, 3: 4, 4: 2}[n]
+		actors = append(actors, genOps(t, kinds, &budget, 0))
 	}
 	return actors
 }
@@ -218,19 +228,20 @@ func look(search func(Program, Options) Result, actors [][]op, o Options) seen {
 	return s
 }
 
-// traceOf prints the execution up to the order of independent steps: each actor's steps, what was chosen, and what happened before each.
+// traceOf says the execution up to the order of independent steps: each actor's steps, what was chosen, and what happened before each.
 func traceOf(x *exec) string {
-	names := map[int32]objectKey{}
+	names := make([]objectKey, len(x.objects))
 	for k, id := range x.ids {
 		names[id] = k
 	}
-	var count [MaxActors]int
-	place := make([]int, len(x.events)+1) // of each event (index+1) among its actor's
-	lines := make([]string, x.n)
+	var count [MaxActors]byte
+	place := make([]byte, len(x.events)+1) // of each event (index+1) among its actor's
+	lines := make([][]byte, x.n)
 	actor, i := 0, 0
 	for _, d := range x.schedule.Steps {
 		if d < 0 {
-			lines[actor] += fmt.Sprint("choice ", ^d, ";")
+			lines[actor] = append(lines[actor], "choice"...)
+			lines[actor] = append(lines[actor], byte('0'+^d), ';')
 			continue
 		}
 		e := &x.events[i]
@@ -238,13 +249,17 @@ func traceOf(x *exec) string {
 		actor = int(d)
 		count[actor]++
 		place[i] = count[actor]
-		lines[actor] += fmt.Sprint(e.mode, names[e.dep])
-		for q := range x.n {
-			lines[actor] += fmt.Sprint(" ", place[e.clock[q]])
+		l := append(lines[actor], byte('0'+e.mode))
+		if e.dep >= 0 {
+			l = append(l, names[e.dep].what...)
+			l = append(l, byte('0'+names[e.dep].inst))
 		}
-		lines[actor] += ";"
+		for q := range x.n {
+			l = append(l, ' ', '0'+place[e.clock[q]])
+		}
+		lines[actor] = append(l, ';')
 	}
-	return x.schedule.Finer + strings.Join(lines, "\n")
+	return x.schedule.Finer + string(bytes.Join(lines, []byte("\n")))
 }
 
 // failer is a *testing.T or *rapid.T.
@@ -313,13 +328,14 @@ func TestReductionOnKnownPrograms(t *testing.T) {
 	load1, store1 := op{kind: opLoad, n: 1}, op{kind: opStore, n: 1}
 	of := func(k opKind, body ...op) op { return op{kind: k, body: body} }
 	for _, actors := range [][][]op{
-		{{of(opWrite, of(opWrite, load))}, {of(opRead, load)}},                               // waits for itself
-		{{of(opRead, of(opWrite))}, {of(opWrite)}, {of(opRead)}},                             // two writers keep a reader out for good
-		{{of(opRead, of(opWrite, load))}, {of(opTryRead, load)}},                             // tried while somebody waits for itself
-		{{of(opWrite)}, {of(opTryRead)}, {of(opRead)}},                                       // a try that failed before a reader's release
-		{{of(opRead)}, {of(opWrite)}, {of(opWrite)}},                                         // a writer overtaken by another
-		{{of(opReading, store, load1)}, {of(opReading, store1, load)}, {of(opLock)}},         // each sharer lets the other go
-		{{of(opReading, store, store1)}, {of(opReading, store, store1)}, {of(opLock, load)}}, // one does
+		{{of(opWrite, of(opWrite, load))}, {of(opRead, load)}},                                 // waits for itself
+		{{of(opRead, of(opWrite))}, {of(opWrite)}, {of(opRead)}},                               // two writers keep a reader out for good
+		{{of(opRead, of(opWrite, load))}, {of(opTryRead, load)}},                               // tried while somebody waits for itself
+		{{of(opWrite)}, {of(opTryRead)}, {of(opRead)}},                                         // a try that failed before a reader's release
+		{{of(opRead)}, {of(opWrite)}, {of(opWrite)}},                                           // a writer overtaken by another
+		{{of(opReading, store, load1)}, {of(opReading, store1, load)}, {of(opLock)}},           // each sharer lets the other go
+		{{of(opReading, store, store1)}, {of(opReading, store, store1)}, {of(opLock, load)}},   // one does
+		{{of(opWrite, of(opRead))}, {of(opWrite, of(opLock))}, {load, of(opLock, of(opRead))}}, // waits in an execution that is given up
 		{{of(opReading, of(opRead, load))}, {of(opWrite, of(opReading))}, {of(opLock)}},
 	} {
 		if _, ok := compare(t, actors); !ok {
