@@ -118,6 +118,9 @@ type exec struct {
 	faults      int // choices other than 0
 	failures    []Failure
 
+	wantState bool
+	state     string // World.State
+
 	tracing bool
 	steps   []Step
 	logging bool
@@ -175,7 +178,7 @@ func (x *exec) reset(w World) {
 	x.n = len(w.Actors)
 	x.prev, x.end, x.started, x.unwinding, x.unwound = -1, endRunning, false, false, 0
 	x.locks, x.events, x.failures, x.steps = x.locks[:0], x.events[:0], nil, nil
-	x.lockLog = x.lockLog[:0]
+	x.lockLog, x.state = x.lockLog[:0], ""
 	x.finer = x.learned.clone()
 	x.schedule = Schedule{Finer: x.finer.String(), Steps: x.schedule.Steps[:0]}
 	x.preemptions, x.faults, x.node = 0, 0, 0
@@ -348,6 +351,9 @@ func (x *exec) judge(w World) {
 		x.leaks()
 		if w.Finish != nil {
 			x.failures = append(x.failures, w.Finish()...)
+		}
+		if x.wantState && w.State != nil {
+			x.state = w.State()
 		}
 	}
 }

@@ -3,7 +3,6 @@
 package sched
 
 import (
-	"bytes"
 	"fmt"
 	"maps"
 	"slices"
@@ -219,47 +218,13 @@ func look(search func(Program, Options) Result, actors [][]op, o Options) seen {
 			finer = x.schedule.Finer
 			clear(s.traces)
 		}
-		s.traces[traceOf(x)]++
+		s.traces[x.identity()]++
 		for _, f := range x.failures {
 			s.failures[fmt.Sprint(f.Class, f.Blocked)] = true
 		}
 	}
 	s.result = search(random(actors, func(final string) { s.finals[final] = true }), o)
 	return s
-}
-
-// traceOf says the execution up to the order of independent steps: each actor's steps, what was chosen, and what happened before each.
-func traceOf(x *exec) string {
-	names := make([]objectKey, len(x.objects))
-	for k, id := range x.ids {
-		names[id] = k
-	}
-	var count [MaxActors]byte
-	place := make([]byte, len(x.events)+1) // of each event (index+1) among its actor's
-	lines := make([][]byte, x.n)
-	actor, i := 0, 0
-	for _, d := range x.schedule.Steps {
-		if d < 0 {
-			lines[actor] = append(lines[actor], "choice"...)
-			lines[actor] = append(lines[actor], byte('0'+^d), ';')
-			continue
-		}
-		e := &x.events[i]
-		i++
-		actor = int(d)
-		count[actor]++
-		place[i] = count[actor]
-		l := append(lines[actor], byte('0'+e.mode))
-		if e.dep >= 0 {
-			l = append(l, names[e.dep].what...)
-			l = append(l, byte('0'+names[e.dep].inst))
-		}
-		for q := range x.n {
-			l = append(l, ' ', '0'+place[e.clock[q]])
-		}
-		lines[actor] = append(l, ';')
-	}
-	return x.schedule.Finer + string(bytes.Join(lines, []byte("\n")))
 }
 
 // failer is a *testing.T or *rapid.T.
