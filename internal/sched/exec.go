@@ -49,6 +49,7 @@ type actor struct {
 	clock   clock // of its last step
 	held    []holding
 	hidden  int // locks without switch points that it holds
+	partial int // sections that it is in which touch only a part
 	live    bool
 	got     bool // its last TryLock succeeded
 	waited  bool // the trace has its wait
@@ -63,6 +64,8 @@ type holding struct {
 	slot   int32 // -1: Enter
 	shared bool
 	hidden bool
+	// partial says that the section touches a part of what the lock guards, and is one step.
+	partial bool
 }
 
 // ending is why an execution stopped.
@@ -308,8 +311,8 @@ func (x *exec) decide() {
 
 // step hands a's next step over and returns when it was chosen and taken.
 func (x *exec) step(a *actor, p pending) {
-	if a.hidden > 0 {
-		x.promoteHidden(a)
+	if a.hidden > 0 || a.partial > 0 {
+		x.promote(a)
 	}
 	a.pend = p
 	a.waited = false

@@ -28,11 +28,13 @@ const (
 	opLeaf // a leaf lock around body
 	opTry  // a mutex around body if it is free
 	opTryRead
+	opTouch // a mutex around a change of one part of the data that it guards
+	opPeek  // and around a look at one
 	opChoose
 	opKinds
 )
 
-var opNames = [...]string{"load", "store", "point", "look", "lock", "reading", "read", "write", "leaf", "try", "tryread", "choose"}
+var opNames = [...]string{"load", "store", "point", "look", "lock", "reading", "read", "write", "leaf", "try", "tryread", "touch", "peek", "choose"}
 
 type op struct {
 	kind opKind
@@ -41,7 +43,7 @@ type op struct {
 }
 
 func (o op) String() string {
-	if o.kind >= opLock && o.kind != opChoose {
+	if o.kind >= opLock && o.kind < opTouch {
 		return fmt.Sprintf("%s%d%v", opNames[o.kind], o.n, o.body)
 	}
 	return fmt.Sprintf("%s%d", opNames[o.kind], o.n)
@@ -62,6 +64,7 @@ type state struct {
 	counters [2]int
 	locks    [2]lock.Mutex
 	guarded  [2]int
+	parts    [2][2]int
 	rw       lock.RWMutex
 	rwData   int
 	leaf     lock.Mutex
@@ -90,13 +93,14 @@ func (s *state) run(a int, ops []op, depth int) {
 			mix(s.counters[o.n])
 		case opLock:
 			s.locks[o.n].Lock()
-			s.guarded[o.n] = (s.guarded[o.n]*5 + *r + a) % 10007
+			s.guarded[o.n] = (s.guarded[o.n]*5 + *r + a + s.parts[o.n][0]) % 10007
+			s.parts[o.n][1] += *r
 			s.run(a, o.body, depth+1)
 			s.locks[o.n].Unlock()
 		case opReading:
 			lock.Reading(&s.locks[o.n])
 			s.locks[o.n].Lock()
-			mix(s.guarded[o.n])
+			mix(s.guarded[o.n] + s.parts[o.n][1])
 			s.run(a, o.body, depth+1)
 			s.locks[o.n].Unlock()
 		case opTry:
@@ -107,12 +111,29 @@ func (s *state) run(a int, ops []op, depth int) {
 				s.run(a, o.body, depth+1)
 				s.locks[o.n].Unlock()
 			}
+		case opTouch, opPeek:
+			s.part(a, o, mix)
 		case opChoose:
 			mix(Choose("choice", 2))
 		default:
 			s.section(a, o, depth, mix)
 		}
 	}
+}
+
+// part changes or reads a part of what mutex 0 guards.
+func (s *state) part(a int, o op, mix func(int)) {
+	lock.Touching(&s.locks[0], lock.Part(1<<o.n))
+	if o.kind == opPeek {
+		lock.Reading(&s.locks[0])
+	}
+	s.locks[0].Lock()
+	if o.kind == opPeek {
+		mix(s.parts[0][o.n])
+	} else {
+		s.parts[0][o.n] = (s.parts[0][o.n]*3 + s.regs[a] + a) % 10007
+	}
+	s.locks[0].Unlock()
 }
 
 // section is the ops on the RWMutex and the leaf lock.
@@ -155,7 +176,7 @@ func random(actors [][]op, done func(string)) Program {
 		lock.NameRW(&s.rw, classRW, 0)
 		lock.NameMutex(&s.leaf, leafLock, 0)
 		w := World{Finish: func() []Failure {
-			done(fmt.Sprint(s.flags[0].Load(), s.flags[1].Load(), s.counters, s.guarded, s.rwData, s.leafData, s.regs))
+			done(fmt.Sprint(s.flags[0].Load(), s.flags[1].Load(), s.counters, s.guarded, s.parts, s.rwData, s.leafData, s.regs))
 			return nil
 		}}
 		for i, ops := range actors {
@@ -173,7 +194,7 @@ func genOps(t *rapid.T, kinds []opKind, budget *int, depth int) []op {
 		if *budget -= o.steps(); *budget < 0 {
 			return ops
 		}
-		if o.kind >= opLock && o.kind != opChoose && depth < 3 {
+		if o.kind >= opLock && o.kind < opTouch && depth < 3 {
 			o.body = genOps(t, kinds, budget, depth+1)
 		}
 		ops = append(ops, o)
@@ -182,7 +203,7 @@ func genOps(t *rapid.T, kinds []opKind, budget *int, depth int) []op {
 }
 
 // lockKinds are most of what deadlocks are made of.
-var lockKinds = []opKind{opLoad, opStore, opLock, opLock, opReading, opRead, opRead, opWrite, opWrite}
+var lockKinds = []opKind{opLoad, opStore, opLock, opLock, opTouch, opPeek, opReading, opRead, opRead, opWrite, opWrite}
 
 // genActors draws a program that brute force can explore, most times.
 func genActors(t *rapid.T) [][]op {
@@ -293,14 +314,17 @@ func TestReductionOnKnownPrograms(t *testing.T) {
 	load1, store1 := op{kind: opLoad, n: 1}, op{kind: opStore, n: 1}
 	of := func(k opKind, body ...op) op { return op{kind: k, body: body} }
 	for _, actors := range [][][]op{
-		{{of(opWrite, of(opWrite, load))}, {of(opRead, load)}},                                 // waits for itself
-		{{of(opRead, of(opWrite))}, {of(opWrite)}, {of(opRead)}},                               // two writers keep a reader out for good
-		{{of(opRead, of(opWrite, load))}, {of(opTryRead, load)}},                               // tried while somebody waits for itself
-		{{of(opWrite)}, {of(opTryRead)}, {of(opRead)}},                                         // a try that failed before a reader's release
-		{{of(opRead)}, {of(opWrite)}, {of(opWrite)}},                                           // a writer overtaken by another
-		{{of(opReading, store, load1)}, {of(opReading, store1, load)}, {of(opLock)}},           // each sharer lets the other go
-		{{of(opReading, store, store1)}, {of(opReading, store, store1)}, {of(opLock, load)}},   // one does
-		{{of(opWrite, of(opRead))}, {of(opWrite, of(opLock))}, {load, of(opLock, of(opRead))}}, // waits in an execution that is given up
+		{{of(opWrite, of(opWrite, load))}, {of(opRead, load)}},                                              // waits for itself
+		{{of(opRead, of(opWrite))}, {of(opWrite)}, {of(opRead)}},                                            // two writers keep a reader out for good
+		{{of(opRead, of(opWrite, load))}, {of(opTryRead, load)}},                                            // tried while somebody waits for itself
+		{{of(opWrite)}, {of(opTryRead)}, {of(opRead)}},                                                      // a try that failed before a reader's release
+		{{of(opRead)}, {of(opWrite)}, {of(opWrite)}},                                                        // a writer overtaken by another
+		{{of(opReading, store, load1)}, {of(opReading, store1, load)}, {of(opLock)}},                        // each sharer lets the other go
+		{{of(opReading, store, store1)}, {of(opReading, store, store1)}, {of(opLock, load)}},                // one does
+		{{of(opWrite, of(opRead))}, {of(opWrite, of(opLock))}, {load, of(opLock, of(opRead))}},              // waits in an execution that is given up
+		{{load, of(opLock), of(opRead)}, {load, of(opWrite, of(opRead))}, {store, of(opLock, of(opWrite))}}, // kept out twice, one after the other
+		{{store, {kind: opTouch}}, {{kind: opTouch, n: 1}, load}},                                           // sections on different parts order nothing
+		{{of(opLock, load), {kind: opTouch}}, {{kind: opPeek}, store}, {{kind: opPeek, n: 1}, load}},
 		{{of(opReading, of(opRead, load))}, {of(opWrite, of(opReading))}, {of(opLock)}},
 	} {
 		if _, ok := compare(t, actors); !ok {
