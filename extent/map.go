@@ -40,7 +40,7 @@ func Map(i *inode.Inode, lblk, n uint32) (Run, error) {
 // MapLocked is Map for a caller that holds DataSem.
 func MapLocked(i *inode.Inode, lblk, n uint32) (Run, error) {
 	lock.Reading(&i.Mu)
-	lock.Touching(&i.Mu, lock.RawFlags)
+	lock.Touching(&i.Mu, lock.RawFlags|lock.RawNone)
 	i.Mu.Lock()
 	fl, e := i.Raw.Flags(), i.Ext
 	i.Mu.Unlock()

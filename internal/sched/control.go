@@ -21,6 +21,7 @@ type lockState struct {
 	releasesShared [MaxActors]int32
 	visible        bool // its operations are switch points
 	tried          bool // so are its releases
+	whole          bool // its sections do not commute by parts
 }
 
 // lockOf finds the state of a lock, its index included.
@@ -29,7 +30,7 @@ func (x *exec) lockOf(o *lock.Object) (int32, *lockState) {
 		o.Epoch, o.Slot = x.epoch, int32(len(x.locks))
 		l := lockState{o: o}
 		if c := o.Class; c != nil {
-			l.visible, l.tried = !c.Leaf || x.finer.leaf[c.Rank], x.finer.try[c.Rank]
+			l.visible, l.tried, l.whole = !c.Leaf || x.finer.leaf[c.Rank], x.finer.try[c.Rank], x.finer.whole[c.Rank]
 		}
 		x.locks = append(x.locks, l)
 	}
@@ -66,6 +67,9 @@ func (x *exec) Lock(o *lock.Object, shared bool) {
 	reading := o.Reading
 	o.Reading = false
 	part := o.TakePart()
+	if l.whole {
+		part = lock.AllParts
+	}
 	p := pending{kind: lock.Acquire, mode: modeWrite, dep: -1, part: part, slot: slot, what: o.What, inst: o.Instance}
 	if shared || reading {
 		p.kind, p.mode = lock.RAcquire, modeRead
@@ -169,7 +173,11 @@ func (x *exec) grant(a *actor, l *lockState, p *pending) {
 	if hidden {
 		a.hidden++
 	}
-	a.held = append(a.held, holding{class: l.o.Class, inst: l.o.Instance, slot: p.slot, shared: shared, hidden: hidden})
+	partial := !hidden && p.part != lock.AllParts
+	if partial {
+		a.partial++
+	}
+	a.held = append(a.held, holding{class: l.o.Class, inst: l.o.Instance, slot: p.slot, shared: shared, hidden: hidden, partial: partial})
 	if !hidden {
 		x.record(a, p.kind, p.what, p.inst, "")
 	}
@@ -197,8 +205,6 @@ func (x *exec) Unlock(o *lock.Object, shared bool) {
 		owner = &x.actors[l.writer-1]
 		l.writer = 0
 		x.logLock(a, slot, -1, 0, 0)
-		l.released.join(&a.clock)
-		l.releases[owner.id] = a.clock[a.id]
 		shared = false
 	case l.sharers > 0:
 		if l.readers[a.id] == 0 {
@@ -207,13 +213,20 @@ func (x *exec) Unlock(o *lock.Object, shared bool) {
 		l.readers[owner.id]--
 		l.sharers--
 		x.logLock(a, slot, 0, -1, 0)
-		l.releasedShared.join(&a.clock)
-		l.releasesShared[owner.id] = a.clock[a.id]
 		shared = true
 	default:
 		panic("unlock of unlocked " + o.What)
 	}
 	h := drop(owner, func(h *holding) bool { return h.slot == slot && h.shared == shared })
+	switch {
+	case h.partial: // one step: those that it conflicts with come after the acquire anyway, and others shall not
+	case shared:
+		l.releasedShared.join(&a.clock)
+		l.releasesShared[owner.id] = a.clock[a.id]
+	default:
+		l.released.join(&a.clock)
+		l.releases[owner.id] = a.clock[a.id]
+	}
 	if h.hidden {
 		return
 	}
@@ -240,6 +253,9 @@ func drop(a *actor, match func(*holding) bool) holding {
 			a.held = append(a.held[:i], a.held[i+1:]...)
 			if h.hidden {
 				a.hidden--
+			}
+			if h.partial {
+				a.partial--
 			}
 			return h
 		}
@@ -303,11 +319,13 @@ func (x *exec) Leave(c *lock.Class, inst uint64) {
 	x.record(x.cur, lock.LeaveOp, c.Name, inst, "")
 }
 
-// promoteHidden is called when a comes to a switch point with locks that have none: then their order may matter after all.
-func (x *exec) promoteHidden(a *actor) {
+// promote is called when a comes to a switch point within sections that were to have none: then their order may matter after all.
+func (x *exec) promote(a *actor) {
 	for i := range a.held {
 		h := &a.held[i]
 		switch {
+		case h.partial:
+			x.learned.whole[h.class.Rank] = true
 		case !h.hidden:
 		case h.class == nil:
 			x.warnings["a lock without a name is held across a switch point"] = true

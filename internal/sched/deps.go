@@ -66,6 +66,7 @@ type event struct {
 	// failed says of modeTry that the lock was not free.
 	failed bool
 	kind   lock.Kind
+	part   lock.Part
 	dep    int32
 	slot   int32
 	node   int32 // of the search's path
@@ -138,5 +139,5 @@ func (x *exec) touch(a *actor) {
 	}
 	c[a.id] = k + 1
 	a.clock = c
-	x.events = append(x.events, event{actor: a.id, mode: p.mode, kind: p.kind, dep: p.dep, slot: p.slot, node: x.node, clock: c})
+	x.events = append(x.events, event{actor: a.id, mode: p.mode, kind: p.kind, part: p.part, dep: p.dep, slot: p.slot, node: x.node, clock: c})
 }

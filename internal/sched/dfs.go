@@ -148,8 +148,9 @@ func (d *dfs) taken(x *exec, a *actor) {
 	}
 }
 
-// stuck looks for a race of a step that will never be taken: had none of those come first that are in its way, it could have been. They
-// are turned round together, since one is enough to stop it. What a waits for by having queued was a race when it queued.
+// stuck looks for a race of a step that waits at the end: had none of those come first that are in its way, it could have been taken. They
+// are turned round together, since one is enough to stop it. What a waits for by having queued was a race when it queued. An execution that
+// is given up because the rest sleeps counts as well: what waits in it for actors that wait themselves waits for good.
 func (d *dfs) stuck(x *exec, a *actor) {
 	mask := x.blocking(a)
 	if !d.reduce || a.pend.dep < 0 || mask&(1<<a.id) != 0 {
@@ -217,7 +218,7 @@ func (d *dfs) races(x *exec, a *actor) {
 			}
 		}
 		if immediate {
-			d.reverse(x, int(e-1), a, &last)
+			d.reverse(x, int(e-1), a)
 		}
 	}
 	// Those who shared a mutex may have kept each other from giving it back, so that none of them is in a race alone.
@@ -249,10 +250,10 @@ func (x *exec) released(p *pending, q int, e int32) bool {
 
 // reverse makes sure that a trace is explored in which the next step of a comes before event e. What follows e and does not depend on it,
 // and then a's step, can happen at the node of e: one of the actors that can begin this sequence must be explored there.
-func (d *dfs) reverse(x *exec, e int, a *actor, last *clock) {
+func (d *dfs) reverse(x *exec, e int, a *actor) {
 	var one clock
 	one[x.events[e].actor] = int32(e + 1)
-	d.sequence(x, e, a, &one, last)
+	d.sequence(x, e, a, &one)
 }
 
 // reverseAll does it for several events at once, at the node of the first.
@@ -264,18 +265,25 @@ func (d *dfs) reverseAll(x *exec, a *actor, all *clock) {
 		}
 	}
 	if e != 0 {
-		d.sequence(x, int(e-1), a, all, all)
+		d.sequence(x, int(e-1), a, all)
 	}
 }
 
-// sequence is the steps after e that none of the events in without (index+1 by actor) comes before, and then the next step of a. last has the
-// steps that this one depends on.
-func (d *dfs) sequence(x *exec, e int, a *actor, without, last *clock) {
+// sequence is the steps after e that none of the events in without (index+1 by actor) comes before, and then the next step of a.
+func (d *dfs) sequence(x *exec, e int, a *actor, without *clock) {
 	var first clock // index+1 of each actor's first step of the sequence
 	var initials uint32
+	p := &a.pend
+	c := a.clock // of a's step at the end of the sequence
 	for j := e + 1; j < len(x.events); j++ {
 		f := &x.events[j]
-		if first[f.actor] != 0 || x.after(&f.clock, without) {
+		if x.after(&f.clock, without) {
+			continue
+		}
+		if f.dep == p.dep && f.part&p.part != 0 && conflicts[p.mode]&(1<<f.mode) != 0 {
+			c.join(&f.clock)
+		}
+		if first[f.actor] != 0 {
 			continue
 		}
 		if x.startsAlone(&f.clock, f.actor, &first) {
@@ -283,16 +291,8 @@ func (d *dfs) sequence(x *exec, e int, a *actor, without, last *clock) {
 		}
 		first[f.actor] = int32(j + 1)
 	}
-	if first[a.id] == 0 {
-		c := a.clock
-		for _, i := range last {
-			if i != 0 && !x.after(&x.events[i-1].clock, without) {
-				c.join(&x.events[i-1].clock)
-			}
-		}
-		if x.startsAlone(&c, a.id, &first) {
-			initials |= 1 << a.id
-		}
+	if first[a.id] == 0 && x.startsAlone(&c, a.id, &first) {
+		initials |= 1 << a.id
 	}
 	d.oneOf(&d.path[x.events[e].node], initials, 1<<a.id)
 }

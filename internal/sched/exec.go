@@ -49,6 +49,7 @@ type actor struct {
 	clock   clock // of its last step
 	held    []holding
 	hidden  int // locks without switch points that it holds
+	partial int // sections that it is in which touch only a part
 	live    bool
 	got     bool // its last TryLock succeeded
 	waited  bool // the trace has its wait
@@ -63,6 +64,8 @@ type holding struct {
 	slot   int32 // -1: Enter
 	shared bool
 	hidden bool
+	// partial says that the section touches a part of what the lock guards, and is one step.
+	partial bool
 }
 
 // ending is why an execution stopped.
@@ -84,7 +87,7 @@ type strategy interface {
 	choose(x *exec, n int) int
 	// taken is told of the step that was picked, before it happens.
 	taken(x *exec, a *actor)
-	// stuck is told that actor a waits for good.
+	// stuck is told that actor a waits at the end of the execution.
 	stuck(x *exec, a *actor)
 }
 
@@ -117,6 +120,9 @@ type exec struct {
 	preemptions int
 	faults      int // choices other than 0
 	failures    []Failure
+
+	wantState bool
+	state     string // World.State
 
 	tracing bool
 	steps   []Step
@@ -175,7 +181,7 @@ func (x *exec) reset(w World) {
 	x.n = len(w.Actors)
 	x.prev, x.end, x.started, x.unwinding, x.unwound = -1, endRunning, false, false, 0
 	x.locks, x.events, x.failures, x.steps = x.locks[:0], x.events[:0], nil, nil
-	x.lockLog = x.lockLog[:0]
+	x.lockLog, x.state = x.lockLog[:0], ""
 	x.finer = x.learned.clone()
 	x.schedule = Schedule{Finer: x.finer.String(), Steps: x.schedule.Steps[:0]}
 	x.preemptions, x.faults, x.node = 0, 0, 0
@@ -206,11 +212,11 @@ func (x *exec) drive() {
 	}
 	if x.end == endBlocked {
 		x.deadlock()
-		for i := range x.n {
-			if a := &x.actors[i]; a.live {
-				a.waits = true
-				x.strat.stuck(x, a)
-			}
+	}
+	for i := range x.n {
+		if a := &x.actors[i]; a.live && !x.canGo(a) {
+			a.waits = x.end == endBlocked
+			x.strat.stuck(x, a)
 		}
 	}
 	x.unwinding = true
@@ -305,8 +311,8 @@ func (x *exec) decide() {
 
 // step hands a's next step over and returns when it was chosen and taken.
 func (x *exec) step(a *actor, p pending) {
-	if a.hidden > 0 {
-		x.promoteHidden(a)
+	if a.hidden > 0 || a.partial > 0 {
+		x.promote(a)
 	}
 	a.pend = p
 	a.waited = false
@@ -348,6 +354,9 @@ func (x *exec) judge(w World) {
 		x.leaks()
 		if w.Finish != nil {
 			x.failures = append(x.failures, w.Finish()...)
+		}
+		if x.wantState && w.State != nil {
+			x.state = w.State()
 		}
 	}
 }

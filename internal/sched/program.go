@@ -40,6 +40,8 @@ type World struct {
 	// Finish judges the world after all actors ended, without a scheduler: nil when there is nothing to judge. It is not called after
 	// a panic, a deadlock or an execution that was given up.
 	Finish func() []Failure
+	// State says what the world has become, for Crosscheck alone, where Finish is called; may be nil.
+	State func() string
 	// Close gives the world's resources back, however the execution ended; may be nil.
 	Close func()
 }

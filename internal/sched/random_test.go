@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -29,11 +28,13 @@ const (
 	opLeaf // a leaf lock around body
 	opTry  // a mutex around body if it is free
 	opTryRead
+	opTouch // a mutex around a change of one part of the data that it guards
+	opPeek  // and around a look at one
 	opChoose
 	opKinds
 )
 
-var opNames = [...]string{"load", "store", "point", "look", "lock", "reading", "read", "write", "leaf", "try", "tryread", "choose"}
+var opNames = [...]string{"load", "store", "point", "look", "lock", "reading", "read", "write", "leaf", "try", "tryread", "touch", "peek", "choose"}
 
 type op struct {
 	kind opKind
@@ -42,7 +43,7 @@ type op struct {
 }
 
 func (o op) String() string {
-	if o.kind >= opLock && o.kind != opChoose {
+	if o.kind >= opLock && o.kind < opTouch {
 		return fmt.Sprintf("%s%d%v", opNames[o.kind], o.n, o.body)
 	}
 	return fmt.Sprintf("%s%d", opNames[o.kind], o.n)
@@ -63,11 +64,12 @@ type state struct {
 	counters [2]int
 	locks    [2]lock.Mutex
 	guarded  [2]int
+	parts    [2][2]int
 	rw       lock.RWMutex
 	rwData   int
 	leaf     lock.Mutex
 	leafData int // a counter: additions commute
-	regs     [3]int
+	regs     [4]int
 }
 
 func (s *state) run(a int, ops []op, depth int) {
@@ -91,13 +93,14 @@ func (s *state) run(a int, ops []op, depth int) {
 			mix(s.counters[o.n])
 		case opLock:
 			s.locks[o.n].Lock()
-			s.guarded[o.n] = (s.guarded[o.n]*5 + *r + a) % 10007
+			s.guarded[o.n] = (s.guarded[o.n]*5 + *r + a + s.parts[o.n][0]) % 10007
+			s.parts[o.n][1] += *r
 			s.run(a, o.body, depth+1)
 			s.locks[o.n].Unlock()
 		case opReading:
 			lock.Reading(&s.locks[o.n])
 			s.locks[o.n].Lock()
-			mix(s.guarded[o.n])
+			mix(s.guarded[o.n] + s.parts[o.n][1])
 			s.run(a, o.body, depth+1)
 			s.locks[o.n].Unlock()
 		case opTry:
@@ -108,12 +111,29 @@ func (s *state) run(a int, ops []op, depth int) {
 				s.run(a, o.body, depth+1)
 				s.locks[o.n].Unlock()
 			}
+		case opTouch, opPeek:
+			s.part(a, o, mix)
 		case opChoose:
 			mix(Choose("choice", 2))
 		default:
 			s.section(a, o, depth, mix)
 		}
 	}
+}
+
+// part changes or reads a part of what mutex 0 guards.
+func (s *state) part(a int, o op, mix func(int)) {
+	lock.Touching(&s.locks[0], lock.Part(1<<o.n))
+	if o.kind == opPeek {
+		lock.Reading(&s.locks[0])
+	}
+	s.locks[0].Lock()
+	if o.kind == opPeek {
+		mix(s.parts[0][o.n])
+	} else {
+		s.parts[0][o.n] = (s.parts[0][o.n]*3 + s.regs[a] + a) % 10007
+	}
+	s.locks[0].Unlock()
 }
 
 // section is the ops on the RWMutex and the leaf lock.
@@ -156,7 +176,7 @@ func random(actors [][]op, done func(string)) Program {
 		lock.NameRW(&s.rw, classRW, 0)
 		lock.NameMutex(&s.leaf, leafLock, 0)
 		w := World{Finish: func() []Failure {
-			done(fmt.Sprint(s.flags[0].Load(), s.flags[1].Load(), s.counters, s.guarded, s.rwData, s.leafData, s.regs))
+			done(fmt.Sprint(s.flags[0].Load(), s.flags[1].Load(), s.counters, s.guarded, s.parts, s.rwData, s.leafData, s.regs))
 			return nil
 		}}
 		for i, ops := range actors {
@@ -167,28 +187,38 @@ func random(actors [][]op, done func(string)) Program {
 }
 
 // genOps draws the ops of one actor.
-func genOps(t *rapid.T, budget *int, depth int) []op {
+func genOps(t *rapid.T, kinds []opKind, budget *int, depth int) []op {
 	var ops []op
-	for range rapid.IntRange(1, 4-depth).Draw(t, "n") {
-		o := op{kind: opKind(rapid.IntRange(0, int(opKinds)-1).Draw(t, "kind")), n: rapid.IntRange(0, 1).Draw(t, "which")}
+	for range rapid.IntRange(1, max(1, 4-2*depth)).Draw(t, "n") {
+		o := op{kind: rapid.SampledFrom(kinds).Draw(t, "kind"), n: rapid.IntRange(0, 1).Draw(t, "which")}
 		if *budget -= o.steps(); *budget < 0 {
 			return ops
 		}
-		if o.kind >= opLock && o.kind != opChoose && depth < 2 {
-			o.body = genOps(t, budget, depth+1)
+		if o.kind >= opLock && o.kind < opTouch && depth < 3 {
+			o.body = genOps(t, kinds, budget, depth+1)
 		}
 		ops = append(ops, o)
 	}
 	return ops
 }
 
+// lockKinds are most of what deadlocks are made of.
+var lockKinds = []opKind{opLoad, opStore, opLock, opLock, opTouch, opPeek, opReading, opRead, opRead, opWrite, opWrite}
+
 // genActors draws a program that brute force can explore, most times.
 func genActors(t *rapid.T) [][]op {
-	n := rapid.IntRange(2, 3).Draw(t, "actors")
+	n := rapid.IntRange(2, 4).Draw(t, "actors")
+	kinds := lockKinds
+	if rapid.Bool().Draw(t, "all kinds") {
+		kinds = kinds[:0:0]
+		for k := range opKinds {
+			kinds = append(kinds, k)
+		}
+	}
 	var actors [][]op
 	for range n {
-		budget := map[int]int{2: 7, 3: 3}[n]
-		actors = append(actors, genOps(t, &budget, 0))
+		budget := map[int]int{2: 7, 3: 4, 4: 2}[n]
+		actors = append(actors, genOps(t, kinds, &budget, 0))
 	}
 	return actors
 }
@@ -209,42 +239,13 @@ func look(search func(Program, Options) Result, actors [][]op, o Options) seen {
 			finer = x.schedule.Finer
 			clear(s.traces)
 		}
-		s.traces[traceOf(x)]++
+		s.traces[x.identity()]++
 		for _, f := range x.failures {
 			s.failures[fmt.Sprint(f.Class, f.Blocked)] = true
 		}
 	}
 	s.result = search(random(actors, func(final string) { s.finals[final] = true }), o)
 	return s
-}
-
-// traceOf prints the execution up to the order of independent steps: each actor's steps, what was chosen, and what happened before each.
-func traceOf(x *exec) string {
-	names := map[int32]objectKey{}
-	for k, id := range x.ids {
-		names[id] = k
-	}
-	var count [MaxActors]int
-	place := make([]int, len(x.events)+1) // of each event (index+1) among its actor's
-	lines := make([]string, x.n)
-	actor, i := 0, 0
-	for _, d := range x.schedule.Steps {
-		if d < 0 {
-			lines[actor] += fmt.Sprint("choice ", ^d, ";")
-			continue
-		}
-		e := &x.events[i]
-		i++
-		actor = int(d)
-		count[actor]++
-		place[i] = count[actor]
-		lines[actor] += fmt.Sprint(e.mode, names[e.dep])
-		for q := range x.n {
-			lines[actor] += fmt.Sprint(" ", place[e.clock[q]])
-		}
-		lines[actor] += ";"
-	}
-	return x.schedule.Finer + strings.Join(lines, "\n")
 }
 
 // failer is a *testing.T or *rapid.T.
@@ -313,13 +314,17 @@ func TestReductionOnKnownPrograms(t *testing.T) {
 	load1, store1 := op{kind: opLoad, n: 1}, op{kind: opStore, n: 1}
 	of := func(k opKind, body ...op) op { return op{kind: k, body: body} }
 	for _, actors := range [][][]op{
-		{{of(opWrite, of(opWrite, load))}, {of(opRead, load)}},                               // waits for itself
-		{{of(opRead, of(opWrite))}, {of(opWrite)}, {of(opRead)}},                             // two writers keep a reader out for good
-		{{of(opRead, of(opWrite, load))}, {of(opTryRead, load)}},                             // tried while somebody waits for itself
-		{{of(opWrite)}, {of(opTryRead)}, {of(opRead)}},                                       // a try that failed before a reader's release
-		{{of(opRead)}, {of(opWrite)}, {of(opWrite)}},                                         // a writer overtaken by another
-		{{of(opReading, store, load1)}, {of(opReading, store1, load)}, {of(opLock)}},         // each sharer lets the other go
-		{{of(opReading, store, store1)}, {of(opReading, store, store1)}, {of(opLock, load)}}, // one does
+		{{of(opWrite, of(opWrite, load))}, {of(opRead, load)}},                                              // waits for itself
+		{{of(opRead, of(opWrite))}, {of(opWrite)}, {of(opRead)}},                                            // two writers keep a reader out for good
+		{{of(opRead, of(opWrite, load))}, {of(opTryRead, load)}},                                            // tried while somebody waits for itself
+		{{of(opWrite)}, {of(opTryRead)}, {of(opRead)}},                                                      // a try that failed before a reader's release
+		{{of(opRead)}, {of(opWrite)}, {of(opWrite)}},                                                        // a writer overtaken by another
+		{{of(opReading, store, load1)}, {of(opReading, store1, load)}, {of(opLock)}},                        // each sharer lets the other go
+		{{of(opReading, store, store1)}, {of(opReading, store, store1)}, {of(opLock, load)}},                // one does
+		{{of(opWrite, of(opRead))}, {of(opWrite, of(opLock))}, {load, of(opLock, of(opRead))}},              // waits in an execution that is given up
+		{{load, of(opLock), of(opRead)}, {load, of(opWrite, of(opRead))}, {store, of(opLock, of(opWrite))}}, // kept out twice, one after the other
+		{{store, {kind: opTouch}}, {{kind: opTouch, n: 1}, load}},                                           // sections on different parts order nothing
+		{{of(opLock, load), {kind: opTouch}}, {{kind: opPeek}, store}, {{kind: opPeek, n: 1}, load}},
 		{{of(opReading, of(opRead, load))}, {of(opWrite, of(opReading))}, {of(opLock)}},
 	} {
 		if _, ok := compare(t, actors); !ok {

@@ -355,3 +355,27 @@ func TestShrink(t *testing.T) {
 		t.Error("a case that does not fail is shrunk")
 	}
 }
+
+func TestCrosscheck(t *testing.T) {
+	c, err := Crosscheck(readerWriterReader(), 2000, 1, Options{})
+	if err != nil || int64(c.Traces) != c.Result.Traces {
+		t.Errorf("%d traces of %d met, error %v", c.Traces, c.Result.Traces, err)
+	}
+	// The two actors share a variable that nothing announces.
+	hidden := Program{Name: "hidden", New: func() World {
+		v := 0
+		run := func(k int) func() {
+			return func() {
+				lock.Point("own", uint64(k))
+				v = v*3 + k
+			}
+		}
+		return World{Actors: []Actor{{"a", run(1)}, {"b", run(2)}}, State: func() string { return fmt.Sprint(v) }}
+	}}
+	if c, err := Crosscheck(hidden, 100, 1, Options{}); err == nil || c.Result.Traces != 1 {
+		t.Errorf("shared state is not seen: %+v", c)
+	}
+	if _, err := Crosscheck(points(2, 5, true, false), 1, 1, Options{MaxExecutions: 10}); err == nil {
+		t.Error("an incomplete search is compared")
+	}
+}

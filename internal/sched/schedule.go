@@ -14,7 +14,7 @@ import (
 // Schedule is the decisions of an execution.
 type Schedule struct {
 	// Finer names the classes of locks that had switch points beyond the declared ones: "l95" for the leaf class of rank 95, "t130" for
-	// releases of the class of rank 130, joined by commas. A search finds them out by itself.
+	// releases of the class of rank 130, "w110" for sections that do not commute by parts, joined by commas. A search finds them out by itself.
 	Finer string
 	// Steps are the decisions in order: an actor's index for "this one goes on", ^v for "the choice is v".
 	Steps []int16
@@ -92,14 +92,16 @@ func ParseSchedule(text string) (Schedule, error) {
 
 // finer is the parsed form of Schedule.Finer, by rank of the class.
 type finer struct {
-	leaf, try map[int]bool
+	leaf, try, whole map[int]bool
 }
 
-func newFiner() finer { return finer{leaf: map[int]bool{}, try: map[int]bool{}} }
+func newFiner() finer { return finer{leaf: map[int]bool{}, try: map[int]bool{}, whole: map[int]bool{}} }
 
-func (f finer) clone() finer { return finer{leaf: maps.Clone(f.leaf), try: maps.Clone(f.try)} }
+func (f finer) clone() finer {
+	return finer{maps.Clone(f.leaf), maps.Clone(f.try), maps.Clone(f.whole)}
+}
 
-func (f finer) size() int { return len(f.leaf) + len(f.try) }
+func (f finer) size() int { return len(f.leaf) + len(f.try) + len(f.whole) }
 
 // names says it in words.
 func (f finer) names() []string {
@@ -109,6 +111,9 @@ func (f finer) names() []string {
 	}
 	for _, r := range slices.Sorted(maps.Keys(f.try)) {
 		parts = append(parts, "releases of locks of rank "+strconv.Itoa(r)+" are switch points: one was tried")
+	}
+	for _, r := range slices.Sorted(maps.Keys(f.whole)) {
+		parts = append(parts, "sections under locks of rank "+strconv.Itoa(r)+" do not commute by parts: one has a switch point")
 	}
 	return parts
 }
@@ -121,6 +126,9 @@ func (f finer) String() string {
 	for _, r := range slices.Sorted(maps.Keys(f.try)) {
 		parts = append(parts, "t"+strconv.Itoa(r))
 	}
+	for _, r := range slices.Sorted(maps.Keys(f.whole)) {
+		parts = append(parts, "w"+strconv.Itoa(r))
+	}
 	return strings.Join(parts, ",")
 }
 
@@ -132,14 +140,11 @@ func parseFiner(text string) (finer, error) {
 	for part := range strings.SplitSeq(text, ",") {
 		kind := part[:min(1, len(part))]
 		rank, err := strconv.Atoi(part[len(kind):])
-		if err != nil || kind != "l" && kind != "t" {
-			return f, fmt.Errorf("schedule: %q before the colon is neither l nor t with the rank of a lock class", part)
+		ranks, ok := map[string]map[int]bool{"l": f.leaf, "t": f.try, "w": f.whole}[kind]
+		if err != nil || !ok {
+			return f, fmt.Errorf("schedule: %q before the colon is not l, t or w with the rank of a lock class", part)
 		}
-		if kind == "l" {
-			f.leaf[rank] = true
-		} else {
-			f.try[rank] = true
-		}
+		ranks[rank] = true
 	}
 	return f, nil
 }
