@@ -65,6 +65,17 @@ func (o *Overlay) WriteAt(p []byte, off int64) (int, error) {
 	return len(p), nil
 }
 
+// Fork is a second view of the device below with the same writes, which then goes its own way. The device below is shared.
+func (o *Overlay) Fork() *Overlay {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	f := NewOverlay(o.below)
+	for n, p := range o.pages {
+		f.pages[n] = append([]byte(nil), p...)
+	}
+	return f
+}
+
 // Flush does nothing.
 func (o *Overlay) Flush() error { return nil }
 

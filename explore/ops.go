@@ -28,11 +28,10 @@ const (
 	opWriteback
 	opEvict
 	opFsync
-	opCommit
 	opCrash
 )
 
-var opNames = [...]string{"write", "store", "mmap", "touch", "truncate", "fallocate", "setxattr", "read", "writeback", "evict", "fsync", "commit", "crash"}
+var opNames = [...]string{"write", "store", "mmap", "touch", "truncate", "fallocate", "setxattr", "read", "writeback", "evict", "fsync", "crash"}
 
 // op is one system call of an actor, or one event of its machine.
 type op struct {
@@ -43,9 +42,10 @@ type op struct {
 	actor int
 	skip  bool // left out by shrinking
 
-	ran bool
-	st  fuse.Status
-	got []byte
+	ran  bool // it was begun
+	done bool // it has returned
+	st   fuse.Status
+	got  []byte
 }
 
 // String is "write 8 W at 8".
@@ -89,7 +89,10 @@ func (o *op) run(w *world, pid uint32) fuse.Status {
 		o.st = c.launder(true)
 	case opFsync:
 		o.st = c.fsync(pid)
+	case opCrash:
+		w.crash()
 	}
+	o.done = true
 	sched.Note(fmt.Sprintf("%s: %v", o, o.st))
 	return o.st
 }

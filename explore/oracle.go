@@ -5,6 +5,7 @@ package explore
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -93,6 +94,40 @@ func (w *world) outcomes() (ends, all map[string]bool) {
 		}
 	}
 	return ends, all
+}
+
+// survivors are the contents that a crash may leave: of every order of every subset of the operations, those with all that was owed. A
+// store or truncation that failed may have had its effect as well.
+func (w *world) survivors() map[string]bool {
+	out := map[string]bool{}
+	queues := make([][]*op, len(w.sc.Actors))
+	for _, o := range w.ops {
+		if o.ran {
+			queues[o.actor] = append(queues[o.actor], o)
+		}
+	}
+	var walk func(state []byte, owed int)
+	walk = func(state []byte, owed int) {
+		if owed == len(w.owed) {
+			out[string(state)] = true
+		}
+		for a := range queues {
+			if len(queues[a]) == 0 {
+				continue
+			}
+			o := queues[a][0]
+			queues[a] = queues[a][1:]
+			n := owed
+			if slices.Contains(w.owed, o) {
+				n++
+			}
+			walk(o.apply(state), n)
+			walk(state, owed)
+			queues[a] = append([]*op{o}, queues[a]...)
+		}
+	}
+	walk(w.sc.start(), 0)
+	return out
 }
 
 // missing names the class of a wrong content: whose bytes are not there.

@@ -131,8 +131,31 @@ func Pairs() []Scenario {
 	fresh.Fresh = true
 	grow := pair("write,setxattr grow fails", "the attribute area cannot grow", ActorSpec{Name: "append", Pid: 10, Ops: []op{wr('W', 100, 20)}}, xattrer())
 	grow.Faults = []string{"xattr-grow", "alloc"}
-	return append(out, fresh, grow)
+	return append(append(out, fresh, grow), crashes()...)
 }
+
+// crashes are the scenarios of one actor and a loss of power, with a journal: the crash may come before any write to the device, and
+// commits wherever the actor's own fsync puts them.
+func crashes() (out []Scenario) {
+	crash := ActorSpec{Name: "crash", Ops: []op{{kind: opCrash}}}
+	synced := func(a ActorSpec) ActorSpec {
+		var ops []op
+		for _, o := range a.Ops {
+			ops = append(ops, o, op{kind: opFsync})
+		}
+		a.Ops = ops
+		return a
+	}
+	for _, a := range []ActorSpec{writer(), grower(), mapper(), cutter(), extender(), preallocator(), xattrer()} {
+		sc := pair(a.Name+",crash", "no crash point leaves INLINE without system.data or N bytes of zeros (A.4(3), A.4(4))", synced(a), crash)
+		sc.Journal = true
+		out = append(out, sc)
+	}
+	return out
+}
+
+// committer is an fsync by somebody else: it commits what others have done so far.
+func committer() ActorSpec { return ActorSpec{Name: "fsync", Pid: 16, Ops: []op{{kind: opFsync}}} }
 
 // Triples are the scenarios of three actors.
 func Triples() []Scenario {
@@ -147,6 +170,12 @@ func Triples() []Scenario {
 		{Name: "write,fault,mmap same process", Mirrors: "a waiting mmap_lock writer stops the write's fault (Kara, Li 2025-03-31)",
 			Actors: []ActorSpec{writer(), mapper().in(10), announcer().in(10)}},
 	}
+	crash := ActorSpec{Name: "crash", Ops: []op{{kind: opCrash}}}
+	for _, a := range []ActorSpec{writer(), grower(), mapper(), cutter(), preallocator()} {
+		out = append(out, Scenario{Name: a.Name + ",fsync,crash", Mirrors: "a commit at any moment, then a crash at any moment", Journal: true,
+			Actors: []ActorSpec{a, committer(), crash}})
+	}
+	out = append(out, Scenario{Name: "write,fault,crash", Mirrors: "the race and a loss of power", Journal: true, Actors: []ActorSpec{writer(), mapper(), crash}})
 	for k := range out {
 		out[k].Faults, out[k].Three = alloc, true
 	}

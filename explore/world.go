@@ -20,6 +20,7 @@ import (
 	"inlinefs/fs"
 	"inlinefs/internal/event"
 	"inlinefs/internal/fserr"
+	"inlinefs/internal/lock"
 	"inlinefs/internal/sched"
 	"inlinefs/mm"
 	"inlinefs/super"
@@ -95,8 +96,10 @@ type world struct {
 	fs     *fs.FileSystem
 	c      *client
 	spaces map[uint32]*mm.AddressSpace
-	ops    []*op // of all actors
-	failed bool  // a failure was injected
+	ops    []*op             // of all actors
+	failed bool              // a failure was injected
+	cut    *blockdev.Overlay // the device as the crash left it
+	owed   []*op             // what had to be durable by then
 	buf    [pageSize]byte
 	judged map[string][]sched.Failure // shared by the executions of a search: verdicts by final image
 	ev     []event.Event
@@ -113,7 +116,7 @@ func (sc *Scenario) fork(b *base, strategy string, judged map[string][]sched.Fai
 		}
 	}
 	var err error
-	w.fs, err = mount(w.dev, strategy, super.Options{Inject: w.inject}, func(pid uint32) *mm.AddressSpace { return w.spaces[pid] })
+	w.fs, err = mount(stepped{w.dev}, strategy, super.Options{Inject: w.inject}, func(pid uint32) *mm.AddressSpace { return w.spaces[pid] })
 	if err != nil {
 		return nil, err
 	}
@@ -132,6 +135,29 @@ func (sc *Scenario) fork(b *base, strategy string, judged map[string][]sched.Fai
 		}
 	}
 	return w, nil
+}
+
+// stepped makes every write to the device a step that a crash may come before or after.
+type stepped struct{ *blockdev.Overlay }
+
+// WriteAt writes after the step.
+func (d stepped) WriteAt(p []byte, off int64) (int, error) {
+	lock.ReadPoint("device", 0)
+	return d.Overlay.WriteAt(p, off)
+}
+
+// crash remembers the device as it is, and which operations an fsync has made durable.
+func (w *world) crash() {
+	lock.Point("device", 0)
+	w.cut = w.dev.Fork()
+	for n, o := range w.ops {
+		for _, later := range w.ops[n+1:] {
+			if later.actor == o.actor && later.kind == opFsync && later.done && later.st == fuse.OK && o.kind == opWrite && o.st == fuse.OK {
+				w.owed = append(w.owed, o)
+				break
+			}
+		}
+	}
 }
 
 // inject asks the search whether a step fails; it is silent outside of an exploration.
@@ -174,10 +200,43 @@ func (w *world) finish() []sched.Failure {
 	w.first, w.ev = r.First, w.fs.EventsOf(w.base.node)
 	content, st := w.read(w.c.header(0), fuse.READ_LOCKOWNER, pageSize)
 	out = append(out, w.judge(content, st)...)
+	if w.cut != nil {
+		out = append(out, w.judgeCrash()...)
+	}
 	if err := w.fs.Stop(); err != nil {
 		out = append(out, sched.Failure{Class: "unexpected-error", Detail: "unmount: " + err.Error()})
 	}
 	return append(out, judgeImage(w.dev)...)
+}
+
+// judgeCrash mounts what the crash left, as the next mount would: replay, orphans, and then the file and the image.
+func (w *world) judgeCrash() (out []sched.Failure) {
+	const class = "crash-inconsistent"
+	fail := func(format string, a ...any) []sched.Failure {
+		return append(out, sched.Failure{Class: class, Detail: "after the crash: " + fmt.Sprintf(format, a...)})
+	}
+	dev, err := fs.Recover(w.cut, false, quiet)
+	if err != nil {
+		return fail("recovery: %v", err)
+	}
+	for _, f := range judgeImage(dev) {
+		out = fail("%s: %s", f.Class, f.Detail)
+	}
+	f, err := mount(dev, "premmap", super.Options{}, noSpaces)
+	if err != nil {
+		return fail("mount: %v", err)
+	}
+	in := fuse.ReadIn{InHeader: fuse.InHeader{NodeId: w.base.node}, Fh: observed, ReadFlags: fuse.READ_LOCKOWNER, Size: pageSize}
+	buf := make([]byte, pageSize)
+	r, st := f.Read(nil, &in, buf)
+	if st != fuse.OK {
+		return fail("read: %v", st)
+	}
+	got, _ := r.Bytes(buf)
+	if !w.survivors()[string(got)] {
+		out = fail("the file is %s, which no set of the operations makes of it with what was fsynced", show(got))
+	}
+	return out
 }
 
 // judgeImage is package check's opinion of the image.
