@@ -15,13 +15,14 @@ import (
 // Config of a campaign.
 type Config struct {
 	Variants []Variant
-	Seed     int64 // of the first run; the next ones follow
-	Points   int   // crash points to try
-	Workers  int   // runs at a time; 0 is 1
-	Ops      int   // operations of a run; 0 is 250
-	Mixes    int   // besides each plain crash: crashes that lose or tear writes
-	PerRun   int   // crash points of a run, chosen at random; 0 for all
-	Fsck     int   // one point in how many e2fsck judges; 0 for none
+	Seed     int64         // of the first run; the next ones follow
+	Points   int           // crash points to try
+	Workers  int           // runs at a time; 0 is 1
+	Ops      int           // operations of a run; 0 is 250
+	Mixes    int           // besides each plain crash: crashes that lose or tear writes
+	PerRun   int           // crash points of a run, chosen at random; 0 for all
+	For      time.Duration // no run begins after this time; 0 for no bound
+	Fsck     int           // one point in how many e2fsck judges; 0 for none
 	Dir      string
 	// Save is where the log and base image of a run that failed go, in dm-log-writes format; empty for nowhere.
 	Save string
@@ -65,8 +66,9 @@ func (f *Failure) Replay() string {
 
 // campaign is a Config at work.
 type campaign struct {
-	c     Config   // immutable
-	bases [][]byte // immutable; by variant
+	c     Config    // immutable
+	bases [][]byte  // immutable; by variant
+	start time.Time // immutable
 
 	mu    sync.Mutex
 	next  int64 // guarded by mu
@@ -80,7 +82,7 @@ func Sweep(c Config) (Total, error) {
 	if c.Ops == 0 {
 		c.Ops = 250
 	}
-	s := &campaign{c: c}
+	s := &campaign{c: c, start: time.Now()}
 	for _, v := range c.Variants {
 		b, err := v.Make(c.Dir)
 		if err != nil {
@@ -102,7 +104,7 @@ func Sweep(c Config) (Total, error) {
 func (s *campaign) take() (int64, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.err != nil || s.total.Points >= s.c.Points {
+	if s.err != nil || s.total.Points >= s.c.Points || s.c.For > 0 && time.Since(s.start) > s.c.For {
 		return 0, false
 	}
 	s.next++

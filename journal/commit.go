@@ -250,21 +250,24 @@ func (l *log) finish(t *transaction, err error) {
 		l.detach(b, jh)
 	}
 	t.heads = nil
-	if err == nil && t.logLen > 0 {
-		l.cpq = append(l.cpq, t)
-	}
-	l.committing = nil
 	calls := t.callbacks
 	t.callbacks = nil
-	t.err = err
-	crowded := l.free < (l.end-l.first)/2 || l.maxPin > 0 && l.pinned > l.maxPin
-	l.cond.Broadcast()
 	l.mu.Unlock()
+	// The transaction counts as committing until its callbacks have run: who then finds nothing to wait for finds the blocks that it freed.
 	if err == nil {
 		for _, f := range calls {
 			f()
 		}
 	}
+	l.mu.Lock()
+	if err == nil && t.logLen > 0 {
+		l.cpq = append(l.cpq, t)
+	}
+	l.committing = nil
+	t.err = err
+	crowded := l.free < (l.end-l.first)/2 || l.maxPin > 0 && l.pinned > l.maxPin
+	l.cond.Broadcast()
+	l.mu.Unlock()
 	close(t.done)
 	if crowded {
 		poke(l.cpWake)

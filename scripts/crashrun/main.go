@@ -19,6 +19,7 @@ import (
 type options struct {
 	points, ops, mixes, fsck, workers, kernel int
 	seed                                      int64
+	bound                                     time.Duration
 	variant, log, from, save, image           string
 	entry, mix                                int
 }
@@ -26,7 +27,8 @@ type options struct {
 func main() {
 	var o options
 	flag.IntVar(&o.points, "points", 1_000_000, "crash points to try")
-	flag.Int64Var(&o.seed, "seed", 1, "seed of the first run")
+	flag.Int64Var(&o.seed, "seed", 1, "seed of the first run; a campaign goes on where another ended with the seed after its last")
+	flag.DurationVar(&o.bound, "for", 0, "no run begins after this time")
 	flag.IntVar(&o.ops, "ops", 400, "operations of a run")
 	flag.IntVar(&o.mixes, "mixes", 3, "crashes that lose or tear writes, for each plain one")
 	flag.IntVar(&o.fsck, "fsck", 50, "one crash point in how many e2fsck judges, 0 for none")
@@ -82,7 +84,7 @@ func (o *options) campaign(dir string) error {
 	start := time.Now()
 	shown := start
 	total, err := crash.Sweep(crash.Config{Variants: vs, Seed: o.seed, Points: o.points, Workers: o.workers, Ops: o.ops, Mixes: o.mixes,
-		Fsck: o.fsck, Dir: dir, Save: o.save, Progress: func(t crash.Total) {
+		Fsck: o.fsck, For: o.bound, Dir: dir, Save: o.save, Progress: func(t crash.Total) {
 			if time.Since(shown) > 10*time.Second {
 				shown = time.Now()
 				fmt.Printf("%9d crash points, %5d runs, %5.0f points/s, %d judged by e2fsck\n", t.Points, t.Runs, t.Since(start), t.Fscks)
