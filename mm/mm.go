@@ -156,7 +156,6 @@ func (m *Mapping) mergePage(page int64, in int, data []byte, apply func(off int6
 	}
 	var was [PageSize]byte
 	copy(was[:], f.data[:])
-	copy(f.data[in:], data)
 	m.mu.Unlock()
 	old := was[in : in+len(data)]
 	if bytes.Equal(old, data) {
@@ -176,6 +175,12 @@ func (m *Mapping) mergePage(page int64, in int, data []byte, apply func(off int6
 		}
 		i = j
 	}
+	// Only now: bytes that could not be stored still differ when they come again.
+	m.mu.Lock()
+	if m.fills[page] == f {
+		copy(f.data[in:], data)
+	}
+	m.mu.Unlock()
 	return nil
 }
 
