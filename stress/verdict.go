@@ -245,7 +245,9 @@ func costRows(gs []*group) [][]string {
 			sigbus += r.Sigbus
 			refused += r.MmapRefused
 			touched += r.Faults
-			if u := r.Unstored; u != nil {
+			sh, err := canonical(r.Scenario)
+			// Where conversions fail there is nothing to count.
+			if u := r.Unstored; u != nil && (unstored[0] == "-" || err == nil && sh.Base == ScenarioHealthy) {
 				unstored = [2]string{fmt.Sprintf("%d of %d", u.MappedConverted, u.Mapped), fmt.Sprintf("%d of %d", u.LoadedConverted, u.Loaded)}
 			}
 		}
