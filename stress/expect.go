@@ -142,6 +142,19 @@ func (f *Foresight) allows(class string) bool {
 	return slices.Contains(f.May, class) || slices.ContainsFunc(f.Must, func(m MustShow) bool { return m.Class == class })
 }
 
+// known is the sibling race of the result and how often its known class showed, 0 where it has none.
+func (r *Result) known() (*Sibling, int64) {
+	sh, err := canonical(r.Scenario)
+	if err != nil {
+		return nil, 0
+	}
+	s := siblingByName(sh.Sibling)
+	if s == nil || s.Known == "" {
+		return nil, 0
+	}
+	return s, r.Violations[s.Known]
+}
+
 // counts are all findings of a result by class, ClassImage and data mismatches among them; what is known of a sibling race from elsewhere is
 // left out.
 func (r *Result) counts() map[string]int64 {
@@ -158,10 +171,8 @@ func (r *Result) counts() map[string]int64 {
 			image += max(int64(len(c.Findings)), 1)
 		}
 	}
-	if sh, err := canonical(r.Scenario); err == nil {
-		if s := siblingByName(sh.Sibling); s != nil && s.Known != "" && out[s.Known] > 0 {
-			delete(out, s.Known)
-		}
+	if s, n := r.known(); n > 0 {
+		delete(out, s.Known)
 	}
 	if image > 0 {
 		out[ClassImage] = image

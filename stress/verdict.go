@@ -245,7 +245,9 @@ func costRows(gs []*group) [][]string {
 			sigbus += r.Sigbus
 			refused += r.MmapRefused
 			touched += r.Faults
-			if u := r.Unstored; u != nil {
+			sh, err := canonical(r.Scenario)
+			// Where conversions fail there is nothing to count.
+			if u := r.Unstored; u != nil && (unstored[0] == "-" || err == nil && sh.Base == ScenarioHealthy) {
 				unstored = [2]string{fmt.Sprintf("%d of %d", u.MappedConverted, u.Mapped), fmt.Sprintf("%d of %d", u.LoadedConverted, u.Loaded)}
 			}
 		}
@@ -265,8 +267,8 @@ func legend(withModel bool) string {
         there are. 0 of K..: in none of the K that were run; there are more
 `
 	}
-	return s + `costs   of the main race where conversions succeed, as the workers saw them, conversions in a million operations; SIGBUS of all faults
-        and mmap(2) refused, in all runs;
+	return s + `costs   of the main race where conversions succeed (else of the first run), as the workers saw them, conversions in a million operations;
+        SIGBUS of all faults and mmap(2) refused, in all runs;
         unstored: files converted though nobody stored to them, mapped only, or mapped and read (FUSE cannot tell a load from a store)
 `
 }
