@@ -49,12 +49,11 @@ func (m *Mutex) TryLock() bool {
 	if !m.busy.CompareAndSwap(0, 1) {
 		return false
 	}
-	if !m.mu.TryLock() {
-		m.busy.Add(-1)
-		return false
+	if attempt(&m.name, exclusive, m.mu.TryLock) {
+		return true
 	}
-	took(&m.name, exclusive|tried)
-	return true
+	m.busy.Add(-1)
+	return false
 }
 
 // RWMutex is a Mutex with shared holders. They are checked like exclusive ones: a writer who waits stops new readers.
@@ -100,12 +99,11 @@ func (m *RWMutex) TryLock() bool {
 	if m.readers.Load() != 0 || !m.writers.CompareAndSwap(0, 1) {
 		return false
 	}
-	if !m.mu.TryLock() {
-		m.writers.Add(-1)
-		return false
+	if attempt(&m.name, exclusive, m.mu.TryLock) {
+		return true
 	}
-	took(&m.name, exclusive|tried)
-	return true
+	m.writers.Add(-1)
+	return false
 }
 
 // TryRLock takes the lock for reading if no writer has it or waits for it.
@@ -114,12 +112,11 @@ func (m *RWMutex) TryRLock() bool {
 		return false
 	}
 	m.readers.Add(1)
-	if !m.mu.TryRLock() {
-		m.readers.Add(-1)
-		return false
+	if attempt(&m.name, shared, m.mu.TryRLock) {
+		return true
 	}
-	took(&m.name, shared|tried)
-	return true
+	m.readers.Add(-1)
+	return false
 }
 
 // RLocker is the lock's reading side.

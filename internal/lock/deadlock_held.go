@@ -77,10 +77,19 @@ func take(t *tag, m mode) {
 	}
 }
 
-// took records a lock that was taken without waiting.
-func took(t *tag, m mode) {
-	h := newHold(t, m)
-	push(goid.Get(), &h)
+// attempt records a lock that is taken without waiting, if it is. It stands in the record while go-deadlock is asked, which compares orders
+// for a try as well and may call back.
+func attempt(t *tag, m mode, try func() bool) bool {
+	h := newHold(t, m|tried)
+	h.waiting = true
+	id := goid.Get()
+	push(id, &h)
+	if try() {
+		taken(t)
+		return true
+	}
+	shardOf(id).drop(id, t, false)
+	return false
 }
 
 func newHold(t *tag, m mode) hold {
@@ -90,7 +99,7 @@ func newHold(t *tag, m mode) hold {
 	}
 	if t.class != nil {
 		see(t.num, m)
-		h.at.n = runtime.Callers(4, h.at.pcs[:]) // above Callers, newHold, take or took, and the method
+		h.at.n = runtime.Callers(4, h.at.pcs[:]) // above Callers, newHold, take or attempt, and the method
 	}
 	return h
 }
@@ -141,7 +150,7 @@ func (g *goroutine) last(t *tag, done bool) int {
 // drop forgets one hold of the lock: the goroutine's own, or that of another, whose lock this one may release.
 func drop(t *tag) bool {
 	id := goid.Get()
-	if shardOf(id).drop(id, t) {
+	if shardOf(id).drop(id, t, true) {
 		return true
 	}
 	for k := range running {
@@ -153,7 +162,7 @@ func drop(t *tag) bool {
 		}
 		s.mu.Unlock()
 		for _, other := range ids {
-			if s.drop(other, t) {
+			if s.drop(other, t, true) {
 				return true
 			}
 		}
@@ -161,14 +170,15 @@ func drop(t *tag) bool {
 	return false
 }
 
-func (s *shard) drop(id int64, t *tag) bool {
+// drop forgets goroutine id's latest hold of the lock; done leaves out what it still waits for.
+func (s *shard) drop(id int64, t *tag, done bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	g := s.m[id]
 	if g == nil {
 		return false
 	}
-	k := g.last(t, true)
+	k := g.last(t, done)
 	if k < 0 {
 		return false
 	}
