@@ -130,7 +130,7 @@ func TestTraceSaysWhatHappened(t *testing.T) {
 				lock.Enter(classB, 0)
 				m.Lock()
 				b.Store(true)
-				lock.Note("stored")
+				Note("stored")
 				m.Unlock()
 				lock.Leave(classB, 0)
 				Fail("mine", "said so")
