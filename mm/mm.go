@@ -22,6 +22,7 @@ type Mapping struct {
 	// Folio is the lock of folio 0: an inline write(2) holds it from begin to end.
 	Folio lock.Mutex // own lock
 
+	ino   uint64 // immutable, for the explorer
 	mu    sync.Mutex
 	fills map[int64]*fill // guarded by mu; by page index
 	space *Budget         // guarded by mu
@@ -31,6 +32,7 @@ type Mapping struct {
 func (m *Mapping) Name(ino uint64) {
 	lock.NameRW(&m.Invalidate, lock.Invalidate, ino)
 	lock.NameMutex(&m.Folio, lock.Folio, ino)
+	m.ino = ino
 }
 
 type fill struct {
@@ -74,6 +76,7 @@ func (m *Mapping) Filled(b *Budget, off int64, data []byte) {
 }
 
 func (m *Mapping) fillPage(b *Budget, page int64, data []byte) {
+	lock.Point("page fills", m.ino)
 	m.mu.Lock()
 	if m.fills == nil {
 		m.fills = map[int64]*fill{}
@@ -148,6 +151,7 @@ func (m *Mapping) Merge(off int64, data []byte, apply func(off int64, p []byte) 
 
 func (m *Mapping) mergePage(page int64, in int, data []byte, apply func(off int64, p []byte) error) error {
 	base := page*PageSize + int64(in)
+	lock.Point("page fills", m.ino)
 	m.mu.Lock()
 	f := m.fills[page]
 	if f == nil {
@@ -187,6 +191,7 @@ func (m *Mapping) mergePage(page int64, in int, data []byte, apply func(off int6
 // Drop forgets the fills of the pages that lie wholly in [from, to): the file was truncated or a hole punched there. In a page that
 // lies there in part the kernel keeps the rest and zeroes the part, and so does this.
 func (m *Mapping) Drop(from, to int64) {
+	lock.Point("page fills", m.ino)
 	m.mu.Lock()
 	var gone []*fill
 	for p, f := range m.fills {

@@ -67,7 +67,7 @@ func (x *exec) Lock(o *lock.Object, shared bool) {
 	reading := o.Reading
 	o.Reading = false
 	part := o.TakePart()
-	if l.whole {
+	if l.whole || l.tried { // releases that are steps end sections of two
 		part = lock.AllParts
 	}
 	p := pending{kind: lock.Acquire, mode: modeWrite, dep: -1, part: part, slot: slot, what: o.What, inst: o.Instance}

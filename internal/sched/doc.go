@@ -9,10 +9,14 @@
 //
 // A step is an operation and everything that the actor does until its next switch point. Of what actors share, a step touches the object of
 // its operation only, if the program is what it claims to be: data is guarded by a named lock, or is a flag, or is announced by a point, or
-// commutes (caches, counters under leaf classes or unnamed locks). What breaks this claim is not seen.
+// commutes (caches, counters under leaf classes or unnamed locks). What breaks this claim a search does not see; Crosscheck looks for it, by
+// random executions that must be of an explored trace and end as it did.
 //
 //   - A Mutex is taken when nobody has it. After lock.Reading it is shared with others who only read, so that they commute; it stays closed to
 //     writers and to its own holder.
+//   - Sections that lock.Touching announces are one step, and commute if their parts of the data differ: their release orders nothing, those
+//     that they conflict with are ordered by the acquire. One with a switch point within, or under a lock that is tried, makes its class
+//     whole again.
 //   - A writer of a RWMutex takes two steps: it queues, which keeps later readers out, and it acquires, when those who hold it are gone. Among
 //     writers there is no order. So a waiting writer blocks, as with rw_semaphore and sync.RWMutex; a reader that is kept out has not queued:
 //     it is as if it came later.

@@ -83,20 +83,17 @@ func (x *exec) edge(a *actor, e edge) {
 		o.after[e.from] |= 1 << e.to
 		o.edges = append(o.edges, e)
 	}
-	path := o.path(e.to, e.from)
-	if path == nil {
+	if !o.reaches(e.to, e.from) {
 		return
 	}
-	path = append(path, e.to)
-	var who uint32
+	path := o.cycle([]int{e.from, e.to}, o.find(e.from, e.to).actors)
 	var text []string
 	for i := 1; i < len(path); i++ {
 		d := o.find(path[i-1], path[i])
-		who |= d.actors
 		text = append(text, fmt.Sprintf("%s takes %s %d under %s %d", x.names(d.actors), o.classes[d.to].Name, d.toInst,
 			o.classes[d.from].Name, d.fromInst))
 	}
-	if bits.OnesCount32(who) > 1 {
+	if text != nil {
 		x.fail(Failure{Class: LockCycle, Detail: "inversion: " + strings.Join(text, ", ")})
 	}
 }
@@ -110,28 +107,44 @@ func (o *order) find(from, to int) *edge {
 	return nil
 }
 
-// path finds the shortest way from one class to another along the edges, both ends included.
-func (o *order) path(from, to int) []int {
-	var parent [maxClasses]int
+// reaches tells whether there is a way from one class to another along the edges.
+func (o *order) reaches(from, to int) bool {
 	seen := uint64(1) << from
-	for queue := []int{from}; len(queue) > 0; queue = queue[1:] {
-		c := queue[0]
+	for todo := seen; todo != 0; {
+		c := bits.TrailingZeros64(todo)
+		todo &^= 1 << c
 		if c == to {
-			path := []int{c}
-			for c != from {
-				c = parent[c]
-				path = append([]int{c}, path...)
-			}
-			return path
+			return true
 		}
-		for next := o.after[c] &^ seen; next != 0; next &= next - 1 {
-			d := bits.TrailingZeros64(next)
-			seen |= 1 << d
-			parent[d] = c
-			queue = append(queue, d)
+		todo |= o.after[c] &^ seen
+		seen |= o.after[c]
+	}
+	return false
+}
+
+// cycle is the shortest way to go on from path, without a class twice, back to its start, such that more than one actor made the edges; nil
+// if there is none. who made those of path.
+func (o *order) cycle(path []int, who uint32) (best []int) {
+	for i := range o.edges {
+		e := &o.edges[i]
+		if e.from != path[len(path)-1] {
+			continue
+		}
+		next := append(path[:len(path):len(path)], e.to)
+		if e.to == path[0] {
+			if bits.OnesCount32(who|e.actors) > 1 {
+				return next
+			}
+			continue
+		}
+		if contains(path, e.to) || !o.reaches(e.to, path[0]) {
+			continue
+		}
+		if c := o.cycle(next, who|e.actors); c != nil && (best == nil || len(c) < len(best)) {
+			best = c
 		}
 	}
-	return nil
+	return best
 }
 
 // names lists the actors of a mask.

@@ -92,7 +92,7 @@ func (s *search) explore(d *dfs) Result {
 			return s.finish()
 		}
 		if s.x.learned.size() > s.x.finer.size() { // begin again with more switch points
-			d.path, d.fresh = d.path[:0], 0
+			d.path, d.fresh, d.odd = d.path[:0], 0, 0
 			s.r.Executions, s.r.Traces, s.r.Cut, s.r.Truncated = 0, 0, 0, 0
 			continue
 		}
