@@ -7,8 +7,8 @@ import (
 	"inlinefs/alloc"
 	"inlinefs/buffer"
 	"inlinefs/inode"
-	"inlinefs/internal/lock"
 	"inlinefs/internal/fserr"
+	"inlinefs/internal/lock"
 	"inlinefs/journal"
 	"inlinefs/ondisk"
 )
@@ -119,12 +119,19 @@ func SetLocked(h *journal.Handle, i *inode.Inode, lblk, n uint32, phys uint64, u
 // ext4_do_writepages meets with BUG_ON.
 var ErrInline = errors.New("inline data where a block is to be mapped")
 
-// Set is SetLocked with DataSem taken. ErrInline when the file is inline data by now.
+// Set is SetLocked with DataSem taken. ErrInline when the file is inline data, or a conversion has mapped the blocks, by now.
 func Set(h *journal.Handle, i *inode.Inode, lblk, n uint32, phys uint64, uninit bool) error {
 	i.DataSem.Lock()
 	defer i.DataSem.Unlock()
 	if i.Converting || i.HasInline() {
 		return fmt.Errorf("%s: %w", i.Name(), ErrInline)
+	}
+	// The caller saw a hole without DataSem; only a conversion without the inode lock can have filled it since.
+	if r, err := MapLocked(i, lblk, n); err != nil || r.State != Hole || r.Len < n {
+		if err == nil {
+			err = fmt.Errorf("%s: block %d is mapped by now: %w", i.Name(), lblk, ErrInline)
+		}
+		return err
 	}
 	return SetLocked(h, i, lblk, n, phys, uninit)
 }

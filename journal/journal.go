@@ -50,12 +50,12 @@ type Options struct {
 
 // Journal hands out handles for one file system.
 type Journal struct {
-	V          *Violations // immutable
-	log        *slog.Logger
+	V          *Violations   // immutable
+	log        *slog.Logger  // immutable
 	bufs       *buffer.Cache // immutable
-	be         backend
-	maxCredits int
-	onAbort    func(error)
+	be         backend       // immutable
+	maxCredits int           // immutable
+	onAbort    func(error)   // immutable
 	open       atomic.Int64
 	unmounting atomic.Bool
 	readOnly   atomic.Bool

@@ -39,8 +39,41 @@ type fill struct {
 	m    *Mapping
 	page int64
 	data [PageSize]byte
+	cuts []cut
 	// links of the budget's list, guarded by the budget's mu.
 	prev, next *fill
+}
+
+// cut is a part of a page that was dropped: until the kernel has zeroed its page too, after the request's answer, it may write the part back
+// as it was, and that is no store.
+type cut struct {
+	from int
+	was  []byte
+}
+
+// stale takes the cuts that data (at byte in of the page) brings back unchanged for what was there, so that they do not differ, and forgets
+// those that come back changed. The caller holds the mapping's mu.
+func (f *fill) stale(in int, data, was []byte) {
+	keep := f.cuts[:0]
+	for _, c := range f.cuts {
+		lo, hi := max(c.from, in), min(c.from+len(c.was), in+len(data))
+		switch {
+		case lo >= hi:
+			keep = append(keep, c)
+		case bytes.Equal(data[lo-in:hi-in], c.was[lo-c.from:hi-c.from]):
+			copy(was[lo:hi], data[lo-in:hi-in])
+			keep = append(keep, c)
+		}
+	}
+	f.cuts = keep
+}
+
+// store makes data, at byte in, the content that the page was last known to have; cuts stay zeros. The caller holds the mapping's mu.
+func (f *fill) store(in int, data []byte) {
+	copy(f.data[in:], data)
+	for _, c := range f.cuts {
+		clear(f.data[c.from : c.from+len(c.was)])
+	}
 }
 
 // Budget bounds the memory of all fills of a mount; the oldest are forgotten first. A forgotten page's write-back is applied whole.
@@ -90,6 +123,7 @@ func (m *Mapping) fillPage(b *Budget, page int64, data []byte) {
 	}
 	n := copy(f.data[:], data)
 	clear(f.data[n:])
+	f.cuts = nil
 	m.mu.Unlock()
 	if !isNew {
 		return
@@ -160,6 +194,7 @@ func (m *Mapping) mergePage(page int64, in int, data []byte, apply func(off int6
 	}
 	var was [PageSize]byte
 	copy(was[:], f.data[:])
+	f.stale(in, data, was[:])
 	m.mu.Unlock()
 	old := was[in : in+len(data)]
 	if bytes.Equal(old, data) {
@@ -182,7 +217,7 @@ func (m *Mapping) mergePage(page int64, in int, data []byte, apply func(off int6
 	// Only now: bytes that could not be stored still differ when they come again.
 	m.mu.Lock()
 	if m.fills[page] == f {
-		copy(f.data[in:], data)
+		f.store(in, data)
 	}
 	m.mu.Unlock()
 	return nil
@@ -202,7 +237,9 @@ func (m *Mapping) Drop(from, to int64) {
 			delete(m.fills, p)
 			gone = append(gone, f)
 		default:
-			clear(f.data[max(from, start)-start : min(to, end)-start])
+			part := f.data[max(from, start)-start : min(to, end)-start]
+			f.cuts = append(f.cuts, cut{int(max(from, start) - start), bytes.Clone(part)})
+			clear(part)
 		}
 	}
 	b := m.space

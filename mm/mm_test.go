@@ -3,7 +3,9 @@ package mm
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 
@@ -297,5 +299,55 @@ func TestParallel(t *testing.T) {
 	}
 	if n := b.Bytes(); n != 0 {
 		t.Errorf("%d bytes are accounted after all was dropped", n)
+	}
+}
+
+// TestCutComesBack: a part that was punched may be written back as it was until the kernel has zeroed it; only what differs from that is a
+// store.
+func TestCutComesBack(t *testing.T) {
+	b := NewBudget(1 << 20)
+	var m Mapping
+	old := bytes.Repeat([]byte{'o'}, 100)
+	m.Filled(b, 0, old)
+	m.Drop(10, 20)
+	stored := func(data []byte) (got []string) {
+		err := m.Merge(0, data, func(off int64, p []byte) error {
+			got = append(got, fmt.Sprintf("%d:%s", off, p))
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	stale := bytes.Clone(old)
+	stale[50] = 'S'
+	if got := stored(stale); !slices.Equal(got, []string{"50:S"}) {
+		t.Errorf("the punched bytes come back as they were, with one store: %q", got)
+	}
+	zeroed := bytes.Clone(stale)
+	clear(zeroed[10:20])
+	if got := stored(zeroed); len(got) != 0 {
+		t.Errorf("the kernel has zeroed them: %q", got)
+	}
+	zeroed[12] = 'N'
+	if got := stored(zeroed); !slices.Equal(got, []string{"12:N"}) {
+		t.Errorf("a store into the hole: %q", got)
+	}
+}
+
+// TestFailedStoreComesAgain: bytes that could not be stored are stores still when they are written back again.
+func TestFailedStoreComesAgain(t *testing.T) {
+	b := NewBudget(1 << 20)
+	var m Mapping
+	data := bytes.Repeat([]byte{'o'}, 100)
+	m.Filled(b, 0, data)
+	data[5] = 'S'
+	if err := m.Merge(0, data, func(int64, []byte) error { return errors.New("no space") }); err == nil {
+		t.Fatal("the error of apply is gone")
+	}
+	n := 0
+	if err := m.Merge(0, data, func(off int64, p []byte) error { n += len(p); return nil }); err != nil || n != 1 {
+		t.Errorf("%d bytes stored, %v, want the one that failed", n, err)
 	}
 }

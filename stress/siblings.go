@@ -145,9 +145,6 @@ var siblings = []Sibling{
 		Mirrors: "ext4: fix race condition between write and convert in fallocate (2022, CVE-2022-49414, BUG at ext4_jbd2.c:53); syzbot " +
 			"d14b2bea87fe2aaffa3b (2025): BUG in ext4_alloc_file_blocks under ZERO_RANGE against a fault that restores",
 		Here:  "fallocate, punch and zero hold Inode.Rw and convert before anything else, as write(2) holds it; a punched range leaves the fills of its pages",
-		Known: ClassStaleBytes,
-		KnownWhy: "the client's kernel drops a punched range from its page cache only after FALLOCATE was answered; a page that is written back " +
-			"in between brings the punched bytes back (about one in 10000 turns)",
 		cells: slices.Concat(cellsAt(0, 40, 3, true), cellsAt(1, 0, 3, false), cellsAt(2, 24, 2, false)),
 		actors: []actor{{what: "fallocate, punch, zero", turn: fallocTurn}, {what: "write", turn: writeTurn},
 			{what: "store", maps: true, follows: true, turn: storeTurn}},
