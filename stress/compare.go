@@ -129,18 +129,7 @@ func Compare(out io.Writer, in ComparisonInput) (met bool, err error) {
 			}
 		}
 	}
-	for _, r := range in.Results {
-		if s, n := r.known(); n > 0 {
-			for _, line := range wrap(fmt.Sprintf("known, and not counted: %s on %s: %s %d: %s", nameOf(r), r.Scenario, s.Known, n, s.KnownWhy), verdictWidth,
-				"  ") {
-				b.WriteString(line + "\n")
-			}
-		}
-	}
-	writeFirst(&b, slices.DeleteFunc(slices.Clone(in.Results), func(r *Result) bool {
-		s, n := r.known()
-		return n > 0 && r.FirstViolation != nil && r.FirstViolation.Class == s.Known
-	}))
+	writeFirst(&b, in.Results)
 	met = true
 	for i, e := range in.Expect {
 		if i == 0 {

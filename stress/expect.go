@@ -142,21 +142,7 @@ func (f *Foresight) allows(class string) bool {
 	return slices.Contains(f.May, class) || slices.ContainsFunc(f.Must, func(m MustShow) bool { return m.Class == class })
 }
 
-// known is the sibling race of the result and how often its known class showed, 0 where it has none.
-func (r *Result) known() (*Sibling, int64) {
-	sh, err := canonical(r.Scenario)
-	if err != nil {
-		return nil, 0
-	}
-	s := siblingByName(sh.Sibling)
-	if s == nil || s.Known == "" {
-		return nil, 0
-	}
-	return s, r.Violations[s.Known]
-}
-
-// counts are all findings of a result by class, ClassImage and data mismatches among them; what is known of a sibling race from elsewhere is
-// left out.
+// counts are all findings of a result by class, ClassImage and data mismatches among them.
 func (r *Result) counts() map[string]int64 {
 	out := maps.Clone(r.Violations)
 	if out == nil {
@@ -170,9 +156,6 @@ func (r *Result) counts() map[string]int64 {
 		if !c.Clean && c.Skipped == "" {
 			image += max(int64(len(c.Findings)), 1)
 		}
-	}
-	if s, n := r.known(); n > 0 {
-		delete(out, s.Known)
 	}
 	if image > 0 {
 		out[ClassImage] = image

@@ -182,21 +182,6 @@ func TestVerdictOfMany(t *testing.T) {
 	}
 }
 
-// TestKnownIsTold: what is known of a sibling race convicts nobody, and is not kept quiet about.
-func TestKnownIsTold(t *testing.T) {
-	r := cleanResult()
-	r.Scenario, r.Violations = "healthy,write-fallocate", map[string]int64{ClassStaleBytes: 2}
-	r.FirstViolation = &FirstViolation{Class: ClassStaleBytes, Timeline: "cell", Replay: "again"}
-	var b strings.Builder
-	met, err := Compare(&b, ComparisonInput{Results: []*Result{r}, Expect: []Expectation{{Strategy: "mmap"}}})
-	if err != nil || !met || !strings.Contains(b.String(), "known, and not counted: mmap on healthy,write-fallocate: stale-bytes 2: ") {
-		t.Errorf("met %t, %v:\n%s", met, err, b.String())
-	}
-	if strings.Contains(b.String(), "The first violation") || !strings.Contains(b.String(), "mmap      clean") {
-		t.Errorf("convicted:\n%s", b.String())
-	}
-}
-
 func TestVerdictWord(t *testing.T) {
 	for want, change := range map[string]func(*Result){
 		"clean":     func(*Result) {},

@@ -19,8 +19,6 @@ type Sibling struct {
 	OneProcess bool
 	BlockSize  int // of the image, bytes; 0: 4096
 	Turns      int // of each actor that leads, per round
-	// Known is a class that shows here for a reason outside of the strategies, KnownWhy the reason; empty: none.
-	Known, KnownWhy string
 
 	size   int // of the new file, bytes
 	cells  []siblingCell
@@ -108,9 +106,6 @@ func ListSiblings(out io.Writer) error {
 		}
 		fmt.Fprintf(&b, "%s (image: %s)\n", s.Name, s.Base)
 		parts := [][2]string{{"mirrors", s.Mirrors}, {"races", strings.Join(who, " | ")}, {"here", s.Here}}
-		if s.Known != "" {
-			parts = append(parts, [2]string{"known", s.Known + ": " + s.KnownWhy})
-		}
 		for _, part := range parts {
 			for i, line := range wrap(part[1], timelineWidth-10, "") {
 				if i > 0 {

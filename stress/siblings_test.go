@@ -16,9 +16,6 @@ func TestSiblingTable(t *testing.T) {
 			t.Errorf("%+v", s)
 		}
 		seen[s.Name] = true
-		if (s.Known == "") != (s.KnownWhy == "") {
-			t.Errorf("%s: known %q because %q", s.Name, s.Known, s.KnownWhy)
-		}
 		if n := len(s.cells); n == 0 || n > maxCells {
 			t.Errorf("%s: %d cells", s.Name, n)
 		}
