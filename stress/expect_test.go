@@ -115,11 +115,7 @@ func TestForesightJudge(t *testing.T) {
 		{"model may", foreseenCase(), []*Result{run(nil)}, []Model{{Strategy: "x", Failures: []ModelFailure{{Class: "b"}}}}, ""},
 		{"nothing raced", &Foresight{Strategy: "x"}, []*Result{run(func(r *Result) { r.Violations, r.MmapRefused = nil, 0 })}, nil, "nothing was raced"},
 		{"clean", &Foresight{Strategy: "x"}, []*Result{run(func(r *Result) { r.Violations = nil })}, nil, ""},
-		{"known from elsewhere", &Foresight{Strategy: "x"}, []*Result{run(func(r *Result) {
-			r.Scenario, r.Violations = "healthy,write-fallocate", map[string]int64{ClassStaleBytes: 1}
-			r.ImageRead.Findings = []string{ClassStaleBytes + ": y"}
-		})}, nil, ""},
-		{"known there only", &Foresight{Strategy: "x"}, []*Result{run(func(r *Result) {
+		{"not excused", &Foresight{Strategy: "x"}, []*Result{run(func(r *Result) {
 			r.Scenario, r.Violations = "healthy,truncate-store", map[string]int64{ClassStaleBytes: 1}
 		})}, nil, "stale-bytes must not show and does on healthy,truncate-store"},
 	} {
