@@ -175,7 +175,6 @@ func Triples() []Scenario {
 		out = append(out, Scenario{Name: a.Name + ",fsync,crash", Mirrors: "a commit at any moment, then a crash at any moment", Journal: true,
 			Actors: []ActorSpec{a, committer(), crash}})
 	}
-	out = append(out, Scenario{Name: "write,fault,crash", Mirrors: "the race and a loss of power", Journal: true, Actors: []ActorSpec{writer(), mapper(), crash}})
 	for k := range out {
 		out[k].Faults, out[k].Three = alloc, true
 	}
