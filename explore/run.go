@@ -19,7 +19,7 @@ import (
 type Options struct {
 	Strategies []string // none: all
 	Scenarios  []string // names; none: those of Actors
-	Actors     int      // 2, 3, or 0 for both
+	Actors     int      // 2 (at most), 3, or 0 for both
 	// Limit bounds one search; 0 is two minutes. A search that it ends is followed by Runs random ones (PCT).
 	Limit time.Duration
 	// Depth and Runs are those of probabilistic concurrency testing, Seed makes it repeatable.
@@ -67,7 +67,7 @@ func All() []Scenario { return slices.Concat(Pairs(), Triples()) }
 func (o *Options) scenarios() ([]Scenario, error) {
 	var out []Scenario
 	for _, sc := range All() {
-		if len(o.Scenarios) > 0 && slices.Contains(o.Scenarios, sc.Name) || len(o.Scenarios) == 0 && (o.Actors == 0 || o.Actors == len(sc.Actors)) {
+		if len(o.Scenarios) > 0 && slices.Contains(o.Scenarios, sc.Name) || len(o.Scenarios) == 0 && (o.Actors == 0 || o.Actors == max(len(sc.Actors), 2)) {
 			out = append(out, sc)
 		}
 	}

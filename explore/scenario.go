@@ -150,6 +150,10 @@ func crashes() (out []Scenario) {
 		sc := pair(a.Name+",crash", "no crash point leaves INLINE without system.data or N bytes of zeros (A.4(3), A.4(4))", synced(a), crash)
 		sc.Journal = true
 		out = append(out, sc)
+		bad := sc
+		bad.Name, bad.Mirrors = a.Name+",device error", "a failed write of data or of the log: abort, EIO or EROFS, and nothing acknowledged is lost"
+		bad.Actors, bad.Faults = sc.Actors[:1], []string{"device write"}
+		out = append(out, bad)
 	}
 	return out
 }

@@ -102,6 +102,7 @@ type world struct {
 	c      *client
 	spaces map[uint32]*mm.AddressSpace
 	ops    []*op             // of all actors
+	broken bool              // a write to the device was made to fail: the image is what a crash leaves
 	failed bool              // a failure was injected
 	cut    *blockdev.Overlay // the device as the crash left it
 	owed   []*op             // what had to be durable by then
@@ -121,7 +122,7 @@ func (sc *Scenario) fork(b *base, strategy string, judged map[string][]sched.Fai
 		}
 	}
 	var err error
-	w.fs, err = mount(stepped{w.dev}, strategy, super.Options{Inject: w.inject}, func(pid uint32) *mm.AddressSpace { return w.spaces[pid] })
+	w.fs, err = mount(stepped{w.dev, w}, strategy, super.Options{Inject: w.inject}, func(pid uint32) *mm.AddressSpace { return w.spaces[pid] })
 	if err != nil {
 		return nil, err
 	}
@@ -143,11 +144,18 @@ func (sc *Scenario) fork(b *base, strategy string, judged map[string][]sched.Fai
 }
 
 // stepped makes every write to the device a step that a crash may come before or after.
-type stepped struct{ *blockdev.Overlay }
+type stepped struct {
+	*blockdev.Overlay
+	w *world
+}
 
-// WriteAt writes after the step.
+// WriteAt writes after the step, or fails if the search wants that.
 func (d stepped) WriteAt(p []byte, off int64) (int, error) {
 	lock.ReadPoint("device", 0)
+	if d.w.inject("device write", 0) != nil {
+		d.w.broken = true
+		return 0, fmt.Errorf("write at %d: %w", off, fserr.IO)
+	}
 	return d.Overlay.WriteAt(p, off)
 }
 
@@ -201,6 +209,12 @@ func (w *world) finish() []sched.Failure {
 			detail = r.First.Message
 		}
 		out = append(out, sched.Failure{Class: class, Detail: detail})
+	}
+	if w.broken {
+		if w.cut == nil {
+			w.crash()
+		}
+		return append(out, w.judgeCrash()...)
 	}
 	w.first, w.ev = r.First, w.fs.EventsOf(w.base.node)
 	content, st := w.read(w.c.header(0), fuse.READ_LOCKOWNER, pageSize)
