@@ -7,6 +7,7 @@ import (
 	"inlinefs/alloc"
 	"inlinefs/inode"
 	"inlinefs/internal/fserr"
+	"inlinefs/internal/lock"
 	"inlinefs/journal"
 	"inlinefs/ondisk"
 )
@@ -45,6 +46,7 @@ func readRun(i *inode.Inode, dst []byte, lblk, n uint32, in uint64) (int, error)
 		clear(dst[:c])
 		return c, nil
 	}
+	lock.ReadPoint("file data", uint64(i.Ino))
 	if _, err := i.FS.Dev.ReadAt(dst[:c], int64(r.Physical<<i.FS.BlockBits+in)); err != nil {
 		return 0, i.FS.Corrupted(i.Ino, r.Physical, "ext4_mpage_readpages", err)
 	}
@@ -75,6 +77,7 @@ func Write(t *journal.Task, i *inode.Inode, p []byte, off uint64) (n int, dirtie
 		}
 		if r.State == Mapped {
 			c := int(min(uint64(len(p)-n), uint64(r.Len)<<bits-in))
+			lock.Point("file data", uint64(i.Ino))
 			if _, err := i.FS.Dev.WriteAt(p[n:n+c], int64(r.Physical<<bits+in)); err != nil {
 				return n, dirtied, i.FS.Corrupted(i.Ino, r.Physical, "ext4_io_submit", err)
 			}
@@ -210,6 +213,7 @@ func ZeroIn(i *inode.Inode, from, to uint64) error {
 		return err
 	}
 	at := r.Physical<<i.FS.BlockBits + from&uint64(i.FS.BlockSize-1)
+	lock.Point("file data", uint64(i.Ino))
 	if _, err := i.FS.Dev.WriteAt(zeros[:to-from], int64(at)); err != nil {
 		return i.FS.Corrupted(i.Ino, r.Physical, "ext4_block_zero_page_range", err)
 	}
