@@ -19,7 +19,9 @@ var strategyOrder = []string{"mkwrite", "mkwrite_ilock", "mmap", "premmap", "ret
 
 // classOrder is the order of columns; a class that is not here comes after them.
 var classOrder = []string{"nil-handle", "mode-mismatch", "inline-writeback", "lock-cycle", ClassLostStore, ClassLostWrite, ClassTornRead, ClassStaleBytes,
-	classMismatch, ClassImage, ClassHang, ClassUnexpected}
+	classMismatch, ClassImage, ClassHang, ClassUnexpected,
+	// What only the model can see.
+	"stale-data", "crash-inconsistent", "sigbus", "leak", "torn-write", "livelock"}
 
 // group is all that is known of one strategy.
 type group struct {
