@@ -22,7 +22,9 @@ RUN go mod download
 COPY . .
 # No C library is used, so the programs run on any base.
 ENV CGO_ENABLED=0
-RUN go build -trimpath -tags mkwrite_conversion -o /out/inlinefs-mkwrite ./cmd/inlinefs && \
+RUN go build -trimpath -o /out/inlinefs ./cmd/inlinefs && \
+    go build -trimpath -tags explore -o /out/inlinefs-explore ./cmd/inlinefs && \
+    go build -trimpath -tags mkwrite_conversion -o /out/inlinefs-mkwrite ./cmd/inlinefs && \
     go build -trimpath -tags mmap_conversion -o /out/inlinefs-mmap ./cmd/inlinefs
 
 FROM debian:bookworm-slim
@@ -30,12 +32,12 @@ FROM debian:bookworm-slim
 RUN apt-get update && \
     apt-get install -y --no-install-recommends fuse3 e2fsprogs && \
     rm -rf /var/lib/apt/lists/*
-COPY --from=build /out/inlinefs-mkwrite /out/inlinefs-mmap /usr/local/bin/
-# The safe strategy is the one to use as a file system.
-RUN ln -s inlinefs-mmap /usr/local/bin/inlinefs
+# inlinefs, the default strategy, is the one to use as a file system; inlinefs-explore searches interleavings, without /dev/fuse.
+COPY --from=build /out/inlinefs /out/inlinefs-explore /out/inlinefs-mkwrite /out/inlinefs-mmap /usr/local/bin/
 WORKDIR /inlinefs
 COPY LICENSE ./
 COPY scripts/lib.sh scripts/compare.sh scripts/
-ENV BIN_MKWRITE=/usr/local/bin/inlinefs-mkwrite \
+ENV BIN_INLINEFS=/usr/local/bin/inlinefs \
+    BIN_MKWRITE=/usr/local/bin/inlinefs-mkwrite \
     BIN_MMAP=/usr/local/bin/inlinefs-mmap
 CMD ["scripts/compare.sh"]
