@@ -103,7 +103,7 @@ func (f *FileSystem) punch(t *journal.Task, i *inode.Inode, off, end uint64) err
 	if off >= end {
 		return nil
 	}
-	i.Map.Drop(int64(off), int64(end))
+	i.Map.Punch(int64(off), int64(end))
 	// A hole up to i_size takes the whole last block.
 	if bs := uint64(f.fs.BlockSize); end == i.Size() {
 		if err := extent.ZeroIn(i, max(off, end&^(bs-1)), end); err != nil {
@@ -121,7 +121,7 @@ func (f *FileSystem) punch(t *journal.Task, i *inode.Inode, off, end uint64) err
 }
 
 func (f *FileSystem) zeroRange(t *journal.Task, i *inode.Inode, off, end uint64) error {
-	i.Map.Drop(int64(off), int64(end))
+	i.Map.Punch(int64(off), int64(end))
 	lo, hi, err := f.edges(i, off, end)
 	if err != nil {
 		return err

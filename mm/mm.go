@@ -223,9 +223,15 @@ func (m *Mapping) mergePage(page int64, in int, data []byte, apply func(off int6
 	return nil
 }
 
-// Drop forgets the fills of the pages that lie wholly in [from, to): the file was truncated or a hole punched there. In a page that
-// lies there in part the kernel keeps the rest and zeroes the part, and so does this.
-func (m *Mapping) Drop(from, to int64) {
+// Drop forgets the fills of the pages that lie wholly in [from, to): the file was truncated there. In a page that lies there in part the
+// kernel keeps the rest and zeroes the part, and so does this. No page is on its way meanwhile: the kernel waits for write-back before it
+// sends a change of size, and holds back what would follow (FUSE_NOWRITE).
+func (m *Mapping) Drop(from, to int64) { m.drop(from, to, false) }
+
+// Punch is Drop for a hole. The kernel zeroes its own page only after the request was answered: until then it may write back what was there.
+func (m *Mapping) Punch(from, to int64) { m.drop(from, to, true) }
+
+func (m *Mapping) drop(from, to int64, late bool) {
 	lock.Point("page fills", m.ino)
 	m.mu.Lock()
 	var gone []*fill
@@ -238,7 +244,9 @@ func (m *Mapping) Drop(from, to int64) {
 			gone = append(gone, f)
 		default:
 			part := f.data[max(from, start)-start : min(to, end)-start]
-			f.cuts = append(f.cuts, cut{int(max(from, start) - start), bytes.Clone(part)})
+			if late {
+				f.cuts = append(f.cuts, cut{int(max(from, start) - start), bytes.Clone(part)})
+			}
 			clear(part)
 		}
 	}

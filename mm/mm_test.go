@@ -309,7 +309,7 @@ func TestCutComesBack(t *testing.T) {
 	var m Mapping
 	old := bytes.Repeat([]byte{'o'}, 100)
 	m.Filled(b, 0, old)
-	m.Drop(10, 20)
+	m.Punch(10, 20)
 	stored := func(data []byte) (got []string) {
 		err := m.Merge(0, data, func(off int64, p []byte) error {
 			got = append(got, fmt.Sprintf("%d:%s", off, p))
