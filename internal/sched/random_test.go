@@ -280,10 +280,10 @@ func compare(t failer, actors [][]op) (seen, bool) {
 	}
 	for trace, times := range reduced.traces {
 		if times != 1 {
-			t.Fatalf("%v: a trace was explored %d times:\n%s", actors, times, trace)
+			t.Fatalf("%v: a trace was explored %d times: %x", actors, times, trace)
 		}
 		if brute.traces[trace] == 0 {
-			t.Fatalf("%v: a trace that brute force has not:\n%s", actors, trace)
+			t.Fatalf("%v: a trace that brute force has not: %x", actors, trace)
 		}
 	}
 	if len(reduced.traces) != len(brute.traces) {
