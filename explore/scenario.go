@@ -131,7 +131,9 @@ func Pairs() []Scenario {
 	fresh.Fresh = true
 	grow := pair("write,setxattr grow fails", "the attribute area cannot grow", ActorSpec{Name: "append", Pid: 10, Ops: []op{wr('W', 100, 20)}}, xattrer())
 	grow.Faults = []string{"xattr-grow", "alloc"}
-	return append(append(out, fresh, grow), crashes()...)
+	again := pair("cut+extend+store,writeback", "a store of the bytes that were there before truncate cut them off",
+		ActorSpec{Name: "cut+extend+store", Pid: 12, Ops: []op{{kind: opTruncate, size: 30}, {kind: opTruncate, size: 100}, st(start0, 72, 8)}}, flusher(), dirty...)
+	return append(append(out, fresh, grow, again), crashes()...)
 }
 
 // crashes are the scenarios of one actor and a loss of power, with a journal: the crash may come before any write to the device, and

@@ -224,6 +224,8 @@ func (w *world) finish() []sched.Failure {
 	}
 	if err := w.fs.Stop(); err != nil {
 		out = append(out, sched.Failure{Class: "unexpected-error", Detail: "unmount: " + err.Error()})
+	} else if n := w.fs.BusyBlocks(); n > 0 {
+		out = append(out, sched.Failure{Class: "hold-leak", Detail: fmt.Sprintf("%d free blocks are still kept from use", n)})
 	}
 	return append(out, judgeImage(w.dev)...)
 }

@@ -267,6 +267,9 @@ func (f *FileSystem) Report() event.Report {
 		Journal: f.fs.Journal.Name(), Counters: f.fs.Live.Snapshot(), Violations: v.Counts(), First: v.First()}
 }
 
+// BusyBlocks is the number of free blocks that are kept from use: freed and not committed, or held for a conversion. 0 after Stop.
+func (f *FileSystem) BusyBlocks() int { return f.fs.Busy() }
+
 // StatFs answers statfs(2): the blocks that mkfs used for metadata do not count (bsddf).
 func (f *FileSystem) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
 	free := max(f.fs.FreeBlocks(), 0)

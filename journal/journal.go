@@ -57,6 +57,7 @@ type Journal struct {
 	maxCredits int           // immutable
 	onAbort    func(error)   // immutable
 	open       atomic.Int64
+	tasks      atomic.Uint64 // numbers handed out to tasks
 	unmounting atomic.Bool
 	readOnly   atomic.Bool
 	aborted    atomic.Pointer[error]

@@ -1,10 +1,6 @@
 package journal
 
-import (
-	"sync/atomic"
-
-	"inlinefs/mm"
-)
+import "inlinefs/mm"
 
 // Task stands for the kernel's current task during one request. It is used by one goroutine at a time.
 type Task struct {
@@ -28,11 +24,9 @@ type Task struct {
 	current *Handle
 }
 
-var taskIDs atomic.Uint64
-
 // NewTask begins a request.
 func (j *Journal) NewTask(op string, pid uint32) *Task {
-	return &Task{ID: taskIDs.Add(1), Op: op, Pid: pid, journal: j}
+	return &Task{ID: j.tasks.Add(1), Op: op, Pid: pid, journal: j}
 }
 
 // Current is the task's open handle (journal_current_handle), nil when there is none.

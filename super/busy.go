@@ -27,6 +27,18 @@ func (g *Group) HoldBusy(r Run, onCommit func(func())) {
 	})
 }
 
+// Busy is the number of blocks in all groups that are free and may not be used: none once everything is committed and nothing is held.
+func (f *FS) Busy() (n int) {
+	for _, g := range f.groups {
+		g.Mu.Lock()
+		for _, r := range g.Busy {
+			n += int(r.Len)
+		}
+		g.Mu.Unlock()
+	}
+	return n
+}
+
 // Unbusy lets r be used again. The caller holds g.Mu.
 func (g *Group) Unbusy(r Run) {
 	if k := slices.Index(g.Busy, r); k >= 0 {

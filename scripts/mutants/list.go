@@ -66,7 +66,7 @@ var mutants = []mutant{
 `,
 		new:    "",
 		breaks: "skip the recheck: Convert trusts what it saw before it had xattr_sem"},
-	{name: "truncate-without-recheck", file: "inline/truncate.go",
+	{name: "truncate-without-recheck", file: "inline/truncate.go", strategies: []string{"flip_folio", "writepages_destroy"},
 		old: `	if !i.Raw.Has(ondisk.FlInlineData) {
 		i.Mu.Unlock()
 		return false, nil
@@ -94,7 +94,7 @@ var mutants = []mutant{
 	defer i.DataSem.Unlock()
 `,
 		breaks: "split a section: i_data_sem is free between the flag and the mapping"},
-	{name: "may-inline-stays", file: "inline/flip.go",
+	{name: "may-inline-stays", file: "inline/flip.go", strategies: []string{"flip_folio", "premmap"},
 		old:    "\ti.MayInline.Store(false)\n\ti.Gen.Add(1)\n\ti.Event(h.Task(), \"inline.flipLocked\"",
 		new:    "\ti.Gen.Add(1)\n\ti.Event(h.Task(), \"inline.flipLocked\"",
 		breaks: "forget a flag: MAY_INLINE_DATA survives the conversion"},

@@ -218,5 +218,5 @@ func runTest(overlay, test string) (verdict, error) {
 
 func lastLines(text string) string {
 	lines := strings.Split(strings.TrimSpace(text), "\n")
-	return strings.Join(lines[max(len(lines)-6, 0):], "\n")
+	return strings.Join(lines[max(len(lines)-40, 0):], "\n")
 }
