@@ -192,8 +192,8 @@ func (sc *Scenario) program(b *base, strategy string, last **world) sched.Progra
 	judged := map[string][]sched.Failure{}
 	return sched.Program{Name: strategy + ":" + sc.Name, New: func() sched.World {
 		w, err := sc.fork(b, strategy, judged)
-		if err != nil {
-			panic(fmt.Sprintf("scenario %s: %v", sc.Name, err)) // the search reports it with the scenario's name
+		if err != nil { // what is done before the race does not work: that is the failure
+			return sched.World{Actors: []sched.Actor{{Name: "set-up", Run: func() { sched.Fail("set-up", fmt.Sprintf("scenario %s: %v", sc.Name, err)) }}}}
 		}
 		*last = w
 		var actors []sched.Actor
