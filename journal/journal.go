@@ -146,7 +146,7 @@ func (j *Journal) Commit() error {
 
 // enter is the place of a handle in the lock order; leave gives it back.
 func (j *Journal) enter() {
-	if lock.Exploring && j.Journalled() {
+	if lock.Scheduled() && j.Journalled() {
 		j.barrier.RLock()
 	}
 	lock.Enter(lock.Trans, 0)
@@ -154,14 +154,14 @@ func (j *Journal) enter() {
 
 func (j *Journal) leave() {
 	lock.Leave(lock.Trans, 0)
-	if lock.Exploring && j.Journalled() {
+	if lock.Scheduled() && j.Journalled() {
 		j.barrier.RUnlock()
 	}
 }
 
 // alone keeps handles out in the exploring build; call what it returns at the end.
 func (j *Journal) alone() func() {
-	if !lock.Exploring || !j.Journalled() {
+	if !lock.Scheduled() || !j.Journalled() {
 		return func() {}
 	}
 	j.barrier.Lock()

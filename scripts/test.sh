@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs every check of the project: formatting, vet, the build tags, the tests (plain, with the race detector, with the lock checker) and a
-# short comparison of the two conversion strategies on real mounts. Ends with "all tests passed". Usage: scripts/test.sh [--help]
+# Runs every check of the project: formatting, vet, the build tags, the tests (plain, with the race detector, with the lock checker, under the
+# explorer), the exhaustive search in memory and a short comparison of the strategies on real mounts. Ends with "all tests passed". Usage: scripts/test.sh [--help]
 #
 # On Debian or Ubuntu as root it installs what is missing. Elsewhere it says what is missing and runs what can run.
 set -euo pipefail
@@ -38,7 +38,7 @@ step "gofmt"
 unformatted=$(gofmt -l .)
 [ -z "$unformatted" ] || die "gofmt wants to change: $unformatted"
 
-for tags in "" mkwrite_conversion mmap_conversion deadlock; do
+for tags in "" mkwrite_conversion mmap_conversion deadlock explore; do
 	step "go vet ${tags:+-tags $tags }./..."
 	go vet -tags "$tags" ./...
 done
@@ -72,7 +72,12 @@ fi
 
 gotest -tags deadlock -short ./...
 
-step "comparison of mkwrite and mmap on real mounts"
+gotest -tags explore -short ./explore ./internal/lock ./internal/sched ./inline ./mm ./journal
+
+step "every interleaving of two actors under each strategy"
+scripts/explore.sh --timelines=false 2>/dev/null
+
+step "comparison of the strategies on real mounts"
 if [ -n "$fuse" ]; then
 	skip "comparison: $fuse"
 elif ! have_cmd mkfs.ext4 || ! have_cmd debugfs || ! have_cmd e2fsck; then

@@ -293,3 +293,6 @@ func Note(fn, kernel, detail string) {
 		c.Note(fn + " [" + kernel + "]: " + detail)
 	}
 }
+
+// Scheduled says whether a scheduler decides who runs now.
+func Scheduled() bool { return Control != nil }
