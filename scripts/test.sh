@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Runs every check of the project: formatting, vet, the build tags, the tests (plain, with the race detector, with the lock checker, under the
-# explorer), the exhaustive search in memory and a short comparison of the strategies on real mounts. Ends with "all tests passed". Usage: scripts/test.sh [--help]
+# Runs every check of the project: formatting, vet, the build tags, the tests (plain, with the race detector, with the lock checker, under
+# the explorer), the exhaustive search in memory and a short comparison of the strategies on real mounts. Ends with "all tests passed".
+# Usage: scripts/test.sh [--help]
 #
 # On Debian or Ubuntu as root it installs what is missing. Elsewhere it says what is missing and runs what can run.
 set -euo pipefail
@@ -10,7 +11,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 case ${1:-} in
 '') ;;
 -h | --help)
-	sed -n '2,5s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+	sed -n '2,6s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
 	exit 0
 	;;
 *) usage_error "unknown argument $1" ;;
