@@ -212,6 +212,9 @@ func runTest(overlay, test string) (verdict, error) {
 	default:
 		return v, fmt.Errorf("go test: %w: %s", err, lastLines(text))
 	}
+	if text, err := exec.Command("go", "test", "-short", "-timeout=2m", "-run", name, pkg).CombinedOutput(); err != nil {
+		return v, fmt.Errorf("the unchanged code fails the test too: %w: %s", err, lastLines(string(text)))
+	}
 	v.caught = true
 	return v, nil
 }
