@@ -213,7 +213,11 @@ func (d *dfs) races(x *exec, a *actor) {
 		}
 		immediate := !x.released(&a.pend, q, e)
 		for r := range x.n {
-			if r != q && last[r] != 0 && x.events[last[r]-1].clock[q] >= e {
+			if r == q || last[r] == 0 {
+				continue
+			}
+			// A try that failed came while the lock was taken: the step waited then, and could not have stood between.
+			if f := &x.events[last[r]-1]; !f.failed && f.clock[q] >= e {
 				immediate = false
 			}
 		}

@@ -325,6 +325,8 @@ func TestReductionOnKnownPrograms(t *testing.T) {
 		{{load, of(opLock), of(opRead)}, {load, of(opWrite, of(opRead))}, {store, of(opLock, of(opWrite))}}, // kept out twice, one after the other
 		{{store, {kind: opTouch}}, {{kind: opTouch, n: 1}, load}},                                           // sections on different parts order nothing
 		{{of(opLock, load), {kind: opTouch}}, {{kind: opPeek}, store}, {{kind: opPeek, n: 1}, load}},
+		{{of(opTryRead, of(opTryRead))}, {{kind: opPeek}, of(opWrite)}, {of(opRead)}}, // a try failed while it waited
+		{{of(opLock, load)}, {{kind: opPeek}, of(opTry), of(opTry)}, {of(opLock)}},
 		{{of(opReading, of(opRead, load))}, {of(opWrite, of(opReading))}, {of(opLock)}},
 	} {
 		if _, ok := compare(t, actors); !ok {
