@@ -28,10 +28,11 @@ const (
 	opWriteback
 	opEvict
 	opFsync
+	opCommit
 	opCrash
 )
 
-var opNames = [...]string{"write", "store", "mmap", "touch", "truncate", "fallocate", "setxattr", "read", "writeback", "evict", "fsync", "crash"}
+var opNames = [...]string{"write", "store", "mmap", "touch", "truncate", "fallocate", "setxattr", "read", "writeback", "evict", "fsync", "commit", "crash"}
 
 // op is one system call of an actor, or one event of its machine.
 type op struct {
@@ -89,6 +90,8 @@ func (o *op) run(w *world, pid uint32) fuse.Status {
 		o.st = c.launder(true)
 	case opFsync:
 		o.st = c.fsync(pid)
+	case opCommit:
+		o.st = fuse.ToStatus(w.fs.Commit())
 	case opCrash:
 		w.crash()
 	}

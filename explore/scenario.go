@@ -160,8 +160,8 @@ func crashes() (out []Scenario) {
 	return out
 }
 
-// committer is an fsync by somebody else: it commits what others have done so far.
-func committer() ActorSpec { return ActorSpec{Name: "fsync", Pid: 16, Ops: []op{{kind: opFsync}}} }
+// committer is the commit timer: it commits what others have done so far.
+func committer() ActorSpec { return ActorSpec{Name: "commit", Ops: []op{{kind: opCommit}}} }
 
 // Triples are the scenarios of three actors.
 func Triples() []Scenario {
@@ -178,7 +178,7 @@ func Triples() []Scenario {
 	}
 	crash := ActorSpec{Name: "crash", Ops: []op{{kind: opCrash}}}
 	for _, a := range []ActorSpec{writer(), grower(), mapper(), cutter(), preallocator()} {
-		out = append(out, Scenario{Name: a.Name + ",fsync,crash", Mirrors: "a commit at any moment, then a crash at any moment", Journal: true,
+		out = append(out, Scenario{Name: a.Name + ",commit,crash", Mirrors: "a commit at any moment, then a crash at any moment", Journal: true,
 			Actors: []ActorSpec{a, committer(), crash}})
 	}
 	for k := range out {

@@ -32,6 +32,8 @@
 // here.
 //
 // A fault (READ that fills the page cache) comes while the client holds mmap_lock and the folio lock; a WRITE comes with the client's
-// i_rwsem held, its buffer already faulted in. So a fault may wait for Inode.Rw, but nothing under Inode.Rw may wait for a fault, for a
-// write-back, or notify the kernel. The lock-checking build (-tags deadlock) reports any inversion among 1 to 16.
+// i_rwsem held, its buffer already faulted in. So nothing under Inode.Rw may wait for the client to fault or to write back, or notify the
+// kernel. It may wait for a shadow: who holds one is a request of this daemon, which ends by itself as long as it does not take Inode.Rw
+// under the shadow. The strategies mkwrite_ilock and mmap do just that, by Inode.LockRwKillable, and are convicted of it; a fault that needs
+// Inode.Rw drops the shadows first (FaultRetry). The lock-checking build (-tags deadlock) reports any inversion among 1 to 16.
 package fs

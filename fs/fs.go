@@ -267,6 +267,9 @@ func (f *FileSystem) Report() event.Report {
 		Journal: f.fs.Journal.Name(), Counters: f.fs.Live.Snapshot(), Violations: v.Counts(), First: v.First()}
 }
 
+// Commit makes every change so far durable in the log, as the timer of a mount does every few seconds.
+func (f *FileSystem) Commit() error { return f.fs.Journal.Commit() }
+
 // BusyBlocks is the number of free blocks that are kept from use: freed and not committed, or held for a conversion. 0 after Stop.
 func (f *FileSystem) BusyBlocks() int { return f.fs.Busy() }
 

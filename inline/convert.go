@@ -25,15 +25,7 @@ func (e *Engine) Convert(t *journal.Task, i *inode.Inode) error {
 		i.MayInline.Store(false)
 		return nil
 	}
-	h, err := e.FS.Journal.Start(t, journal.WritePage, convertCredits)
-	if err != nil {
-		return err
-	}
-	h.SetInode(i.Ino)
-	err = e.convertFlip(h, i)
-	if s := e.FS.Journal.Stop(t, h, i.Ino); err == nil {
-		err = s
-	}
+	err := e.under(t, i, func(h *journal.Handle) error { return e.convertFlip(h, i) })
 	e.count(t, i, err)
 	return err
 }
@@ -54,23 +46,11 @@ func (e *Engine) count(t *journal.Task, i *inode.Inode, err error) {
 func (e *Engine) convertFlip(h *journal.Handle, i *inode.Inode) error {
 	i.XattrSem.Lock()
 	defer i.XattrSem.Unlock()
-	i.Mu.Lock()
-	if !i.Raw.Has(ondisk.FlInlineData) {
-		i.Mu.Unlock()
-		return nil // somebody else converted it
+	now, err := e.stillInline(i)
+	if err != nil || now == nil {
+		return err
 	}
-	data, err := content(i.Raw)
-	i.Mu.Unlock()
-	if err != nil {
-		return named(i, err)
-	}
-	var blk uint64
-	if len(data) > 0 {
-		if blk, err = e.newBlock(h, i, data); err != nil {
-			return err
-		}
-	}
-	return e.flipLocked(h, i, blk)
+	return e.flipChecked(h, i, 0, nil, now)
 }
 
 // newBlock takes a block and writes data to it, zero filled.
@@ -103,15 +83,7 @@ func (e *Engine) ConvertRestoring(t *journal.Task, i *inode.Inode) error {
 		i.MayInline.Store(false)
 		return nil
 	}
-	h, err := e.FS.Journal.Start(t, journal.WritePage, convertCredits)
-	if err != nil {
-		return err
-	}
-	h.SetInode(i.Ino)
-	err = e.convertRestoring(t, h, i)
-	if s := e.FS.Journal.Stop(t, h, i.Ino); err == nil {
-		err = s
-	}
+	err := e.under(t, i, func(h *journal.Handle) error { return e.convertRestoring(t, h, i) })
 	e.count(t, i, err)
 	return err
 }

@@ -55,7 +55,7 @@ func (e *Engine) flipLocked(h *journal.Handle, i *inode.Inode, blk uint64) error
 	return i.MarkDirty(h)
 }
 
-// under runs fn under a handle for a conversion and counts the outcome.
+// under runs fn under a handle for a conversion.
 func (e *Engine) under(t *journal.Task, i *inode.Inode, fn func(h *journal.Handle) error) error {
 	h, err := e.FS.Journal.Start(t, journal.WritePage, convertCredits)
 	if err != nil {
@@ -126,7 +126,7 @@ func (e *Engine) freeSpare(h *journal.Handle, i *inode.Inode, blk uint64) error 
 }
 
 // flipChecked flips, after writing the block again if the bytes have changed since it was written. The caller holds XattrSem exclusively
-// and owns blk, 0 when the file was empty before.
+// and owns blk, 0 when none was taken yet.
 func (e *Engine) flipChecked(h *journal.Handle, i *inode.Inode, blk uint64, wrote, now []byte) error {
 	var err error
 	switch {

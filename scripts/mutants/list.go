@@ -59,12 +59,8 @@ var mutants = []mutant{
 	if *held {`,
 		breaks: "skip the recheck: flip_folio flips a file that somebody else has converted"},
 	{name: "convert-without-recheck", file: "inline/convert.go",
-		old: `	if !i.Raw.Has(ondisk.FlInlineData) {
-		i.Mu.Unlock()
-		return nil // somebody else converted it
-	}
-`,
-		new:    "",
+		old:    "\tif err != nil || now == nil {\n",
+		new:    "\tif err != nil {\n",
 		breaks: "skip the recheck: Convert trusts what it saw before it had xattr_sem"},
 	{name: "truncate-without-recheck", file: "inline/truncate.go", strategies: []string{"flip_folio", "writepages_destroy"},
 		old: `	if !i.Raw.Has(ondisk.FlInlineData) {
