@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"inlinefs/blockdev"
 	"inlinefs/buffer"
 	"inlinefs/ondisk/jbd2"
 )
@@ -143,6 +144,7 @@ func (l *log) write(t *transaction, blocks []logged) error {
 			return err
 		}
 	}
+	l.preallocate(t.logStart + t.need)
 	w := logWriter{l: l, at: t.logStart, buf: l.run[:0]}
 	if err := l.writeRevokes(t, &w); err != nil {
 		return err
@@ -166,6 +168,26 @@ func (l *log) write(t *transaction, blocks []logged) error {
 	l.free -= w.count
 	l.mu.Unlock()
 	return nil
+}
+
+// preallocate makes sure, in the first lap through the log, that its blocks up to to and some more have their place on the host's disk: in
+// a sparse image, or one whose journal mkfs zeroed by FALLOC_FL_ZERO_RANGE, each commit's two flushes would also have to commit the
+// host's metadata. What lies ahead of head in the first lap is free, and nobody else writes there. The caller owns busy.
+func (l *log) preallocate(to uint32) {
+	p, ok := l.dev.(blockdev.Preallocator)
+	for ok && l.placed < min(to, l.end) {
+		n := uint32(1)
+		for n < logRun/uint32(l.bs) && l.placed+n < l.end && l.blocks[l.placed+n] == l.blocks[l.placed]+uint64(n) {
+			n++
+		}
+		if err := p.Preallocate(l.at(l.placed), int64(n)*int64(l.bs)); err != nil {
+			// Only slower: what is wrong with the device is for the log's own writes to say.
+			l.j.log.Debug("journal blocks are not allocated ahead", "block", l.blocks[l.placed], "err", err)
+			l.placed = l.end
+			return
+		}
+		l.placed += n
+	}
 }
 
 func (l *log) writeRevokes(t *transaction, w *logWriter) error {

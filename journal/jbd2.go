@@ -56,6 +56,7 @@ type log struct {
 	copies     []byte         // guarded by busy: who set it owns them; the blocks of a transaction
 	run        []byte         // guarded by busy; what goes to the log in one write
 	desc       []byte         // guarded by busy; a descriptor block
+	placed     uint32         // guarded by busy; log blocks before it have their place on the medium
 	closing    bool           // guarded by mu
 
 	wake   chan struct{} // immutable
@@ -159,6 +160,7 @@ func (l *log) load(lo LogOptions) error {
 		return err
 	}
 	l.sb, l.first, l.end = sb, sb.First, sb.LogEnd()
+	l.placed = l.first
 	l.head, l.free, l.nextTid = l.first, l.end-l.first-1, sb.Sequence
 	l.maxTx = int(l.end-l.first) / 4
 	if l.maxTx < 64 {
