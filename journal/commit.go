@@ -42,6 +42,9 @@ func (l *log) commitRunning() {
 	l.busy, l.want = true, false
 	t.locked = true
 	t.timer.Stop()
+	if t.gathering != nil {
+		t.gathering.Stop()
+	}
 	for t.updates > 0 {
 		l.cond.Wait()
 	}
@@ -50,9 +53,11 @@ func (l *log) commitRunning() {
 	blocks := l.copyOut(t)
 	l.switchTo(t)
 	err := l.j.Aborted()
+	start := time.Now()
 	if err == nil {
 		err = l.write(t, blocks)
 	}
+	took := time.Since(start)
 	if err != nil {
 		l.abort(fmt.Errorf("commit of transaction %d: %w", t.tid, err))
 	}
@@ -62,10 +67,26 @@ func (l *log) commitRunning() {
 	l.finish(t, err)
 	l.mu.Lock()
 	l.busy = false
+	l.learn(t, took)
 	if l.want {
 		poke(l.wake) // asked for while this one was on its way
 	}
 	l.cond.Broadcast()
+}
+
+// learn notes what the commit of t says about the next one. The caller holds l.mu.
+func (l *log) learn(t *transaction, took time.Duration) {
+	l.expected = t.waiters
+	if l.running != nil {
+		l.expected += l.running.waiters
+	}
+	switch {
+	case !l.threads:
+	case l.avgCommit == 0:
+		l.avgCommit = took
+	default:
+		l.avgCommit = (3*l.avgCommit + took) / 4
+	}
 }
 
 // keepCopies is the size in bytes up to which the memory of a transaction's copies is kept for the next one.
