@@ -183,6 +183,7 @@ func (c *mountConfig) serve(ready *readyWriter) error {
 	if err != nil {
 		return errors.Join(err, dev.Close())
 	}
+	defer f.LockReports()()
 	for _, n := range s.Notices {
 		log.Warn(n)
 	}
