@@ -3,14 +3,19 @@ package blockdev
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
+
+	"inlinefs/internal/testimage"
 )
 
 func tempFile(t testing.TB, size int) string {
@@ -119,8 +124,11 @@ func TestLock(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, o := range []FileOptions{{}, {ReadOnly: true}} {
-		if d, err := open(o); !errors.Is(err, ErrBusy) || d != nil {
+		d, err := open(o)
+		if !errors.Is(err, ErrBusy) || d != nil {
 			t.Errorf("%+v beside a writer: %v, want %v", o, err, ErrBusy)
+		} else if who := fmt.Sprintf("process %d, ", os.Getpid()); readable("/proc/locks") && !strings.Contains(err.Error(), who) {
+			t.Errorf("%+v beside a writer: %v, want a mention of %q", o, err, who)
 		}
 	}
 	quiet, err := open(FileOptions{ReadOnly: true, NoLock: true})
@@ -141,6 +149,62 @@ func TestLock(t *testing.T) {
 	if err := errors.Join(a.Close(), b.Close()); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// readable says whether /proc has the file; what it tells of locks is for messages only.
+func readable(path string) bool {
+	_, err := os.ReadFile(path)
+	return err == nil
+}
+
+// TestLockOfTheKernel: what the kernel has mounted is not written beside it, through its file or its device; it may be read.
+func TestLockOfTheKernel(t *testing.T) {
+	img := testimage.Make(t, testimage.Options{Features: "^has_journal"})
+	dir, unmount := testimage.KernelMount(t, img, "rw")
+	t.Cleanup(unmount)
+	dev := deviceOf(t, dir)
+	for _, path := range []string{img, dev} {
+		if _, err := OpenFile(path, FileOptions{}); !errors.Is(err, ErrBusy) || !strings.Contains(err.Error(), path) {
+			t.Errorf("%s for writing: %v, want %v", path, err, ErrBusy)
+		}
+		d, err := OpenFile(path, FileOptions{ReadOnly: true})
+		if err != nil {
+			t.Errorf("%s for reading: %v", path, err)
+		} else if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	unmount()
+	// The loop device may go a moment after the mount.
+	var d *File
+	err := ErrBusy
+	for try := 0; errors.Is(err, ErrBusy) && try < 100; try++ {
+		if d, err = OpenFile(img, FileOptions{}); err != nil {
+			time.Sleep(50 * time.Millisecond)
+		}
+	}
+	if err != nil {
+		t.Fatalf("after the unmount: %v", err)
+	}
+	if err := d.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// deviceOf is the source of the mount on dir.
+func deviceOf(t *testing.T, dir string) string {
+	t.Helper()
+	b, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range strings.Split(string(b), "\n") {
+		if f := strings.Fields(line); len(f) > 1 && f[1] == dir {
+			return f[0]
+		}
+	}
+	t.Fatalf("no mount on %s", dir)
+	return ""
 }
 
 // TestOpenErrors names what was wrong.

@@ -28,13 +28,19 @@ type FileOptions struct {
 }
 
 // OpenFile opens path and takes flock(2) on it: exclusive for writing, shared for reading. ErrBusy (wrapped) when another process
-// holds it. A read-only open needs no write permission.
+// holds it, and, for writing, when the kernel has mounted it: a block device that is claimed, a file behind a loop device that is.
+// A read-only open needs no write permission.
 func OpenFile(path string, o FileOptions) (*File, error) {
 	flag := os.O_RDWR
 	if o.ReadOnly {
 		flag = os.O_RDONLY
+	} else if st, err := os.Stat(path); err == nil && st.Mode()&os.ModeDevice != 0 {
+		flag |= unix.O_EXCL // of a block device: refused while it is mounted
 	}
 	f, err := os.OpenFile(path, flag, 0)
+	if errors.Is(err, unix.EBUSY) {
+		return nil, fmt.Errorf("%s: %w, or mounted", path, ErrBusy)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -60,15 +66,23 @@ func newFile(f *os.File, path string, o FileOptions) (*File, error) {
 		}
 		if err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB); err != nil {
 			if errors.Is(err, unix.EWOULDBLOCK) {
-				return nil, fmt.Errorf("%s: %w", path, ErrBusy)
+				return nil, fmt.Errorf("%s: %w%s", path, ErrBusy, holders(st))
 			}
 			return nil, fmt.Errorf("flock %s: %w", path, err)
+		}
+		if !o.ReadOnly && st.Mode().IsRegular() {
+			if dev := usedLoop(path, o.Offset); dev != "" {
+				return nil, fmt.Errorf("%s: %w: the kernel has mounted it through %s", path, ErrBusy, dev)
+			}
 		}
 	}
 	// A block device's st_size is 0; its end is where seeking stops.
 	end, err := f.Seek(0, io.SeekEnd)
 	if err != nil {
 		return nil, fmt.Errorf("size of %s: %w", path, err)
+	}
+	if end == 0 {
+		return nil, fmt.Errorf("%s: is empty, 0 bytes", path)
 	}
 	if o.Offset < 0 || o.Offset >= end {
 		return nil, fmt.Errorf("%s: offset %d is outside its %d bytes", path, o.Offset, end)
