@@ -53,13 +53,29 @@ func (c *client) write(pid uint32, off uint64, p []byte) fuse.Status {
 	if st == fuse.OK && int(n) != len(p) {
 		st = fuse.Status(syscall.ENOSPC)
 	}
-	c.folio.Lock()
 	if st == fuse.OK {
-		c.size = max(c.size, off+uint64(n))
+		c.grow(off + uint64(n))
 	}
-	c.folio.Unlock()
 	c.launder(true)
 	return st
+}
+
+// look asks something of the page and changes nothing: looks of several threads commute.
+func (c *client) look(ask func() bool) bool {
+	lock.Reading(&c.folio)
+	c.folio.Lock()
+	defer c.folio.Unlock()
+	return ask()
+}
+
+// grow makes i_size at least size.
+func (c *client) grow(size uint64) {
+	if c.look(func() bool { return c.size >= size }) {
+		return
+	}
+	c.folio.Lock()
+	c.size = max(c.size, size)
+	c.folio.Unlock()
 }
 
 // read is read(2) on a direct-I/O file.
@@ -70,6 +86,9 @@ func (c *client) read(pid uint32, n int) ([]byte, fuse.Status) {
 
 // launder writes the page back if it is dirty; drop says that it leaves the cache.
 func (c *client) launder(drop bool) fuse.Status {
+	if !c.look(func() bool { return c.present }) {
+		return fuse.OK
+	}
 	c.folio.Lock()
 	defer c.folio.Unlock()
 	st := fuse.OK
@@ -160,9 +179,7 @@ func (c *client) fallocate(pid uint32, size uint64) fuse.Status {
 	in := fuse.FallocateIn{InHeader: c.header(pid), Fh: observed, Length: size}
 	st := c.w.fs.Fallocate(nil, &in)
 	if st == fuse.OK {
-		c.folio.Lock()
-		c.size = max(c.size, size)
-		c.folio.Unlock()
+		c.grow(size)
 	}
 	return st
 }

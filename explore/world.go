@@ -106,10 +106,12 @@ type world struct {
 	failed bool              // a failure was injected
 	cut    *blockdev.Overlay // the device as the crash left it
 	owed   []*op             // what had to be durable by then
-	buf    [pageSize]byte
-	judged map[string][]sched.Failure // shared by the executions of a search: verdicts by final image
-	ev     []event.Event
-	first  *event.Violation
+	// survived is the file's content after the crash and the recovery.
+	survived []byte
+	buf      [pageSize]byte
+	judged   map[string][]sched.Failure // shared by the executions of a search: verdicts by final image
+	ev       []event.Event
+	first    *event.Violation
 }
 
 // fork is a fresh world over b.
@@ -251,6 +253,7 @@ func (w *world) judgeCrash() (out []sched.Failure) {
 		return fail("read: %v", st)
 	}
 	got, _ := r.Bytes(buf)
+	w.survived = got
 	if !w.survivors()[string(got)] {
 		out = fail("the file is %s, which no set of the operations makes of it with what was fsynced", show(got))
 	}

@@ -140,6 +140,7 @@ func writeNewUnder(h *journal.Handle, i *inode.Inode, p []byte, at uint64, lblk 
 		return 0, err
 	}
 	i.Goal = r.Physical + uint64(r.Len)
+	lock.Touching(&i.Mu, lock.RawSize)
 	i.Mu.Lock()
 	if end := at + uint64(c); end > i.Raw.Size() {
 		i.Raw.SetSize(end)

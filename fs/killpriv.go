@@ -3,6 +3,7 @@ package fs
 import (
 	"inlinefs/inode"
 	"inlinefs/internal/fserr"
+	"inlinefs/internal/lock"
 	"inlinefs/journal"
 	"inlinefs/ondisk"
 )
@@ -34,6 +35,7 @@ func (f *FileSystem) killPriv(t *journal.Task, i *inode.Inode) error {
 	}
 	return f.with(t, journal.InodeOp, 2, func(h *journal.Handle) error {
 		h.SetInode(i.Ino)
+		lock.Touching(&i.Mu, lock.RawFlags)
 		i.Mu.Lock()
 		i.Raw.SetMode(killed(i.Raw.Mode()))
 		i.Mu.Unlock()

@@ -10,6 +10,7 @@ import (
 	"inlinefs/extent"
 	"inlinefs/inode"
 	"inlinefs/internal/fserr"
+	"inlinefs/internal/lock"
 	"inlinefs/journal"
 	"inlinefs/ondisk"
 	"inlinefs/xattr"
@@ -154,6 +155,11 @@ func (f *FileSystem) setattr(t *journal.Task, i *inode.Inode, in *fuse.SetAttrIn
 
 func applyAttr(i *inode.Inode, in *fuse.SetAttrIn) {
 	now := time.Now()
+	parts := lock.RawRest
+	if in.Valid&(fuse.FATTR_MODE|fuse.FATTR_UID|fuse.FATTR_GID) != 0 {
+		parts |= lock.RawFlags
+	}
+	lock.Touching(&i.Mu, parts)
 	i.Mu.Lock()
 	defer i.Mu.Unlock()
 	r := i.Raw
@@ -240,6 +246,8 @@ func (f *FileSystem) truncate(t *journal.Task, i *inode.Inode, size uint64) erro
 
 // hasBeyond says whether blocks may lie past size (preallocated past i_size).
 func (f *FileSystem) hasBeyond(i *inode.Inode, size uint64) bool {
+	lock.Reading(&i.Mu)
+	lock.Touching(&i.Mu, lock.RawRest)
 	i.Mu.Lock()
 	defer i.Mu.Unlock()
 	return i.Raw.Sectors(f.fs.HugeFile, f.fs.BlockSize)*512 > (size+uint64(f.fs.BlockSize)-1)&^uint64(f.fs.BlockSize-1)

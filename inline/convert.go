@@ -8,6 +8,7 @@ import (
 	"inlinefs/extent"
 	"inlinefs/inode"
 	"inlinefs/internal/fserr"
+	"inlinefs/internal/lock"
 	"inlinefs/journal"
 	"inlinefs/ondisk"
 )
@@ -123,6 +124,8 @@ func (e *Engine) convertRestoring(t *journal.Task, h *journal.Handle, i *inode.I
 func (e *Engine) destroyNolock(t *journal.Task, i *inode.Inode) (data []byte, old ondisk.Inode, err error) {
 	i.DataSem.Lock()
 	defer i.DataSem.Unlock()
+	lock.Touching(&i.Mu, dataParts|lock.RawNone)
+	lock.Looking(&i.Mu, lock.RawSize|lock.RawRest)
 	i.Mu.Lock()
 	if !i.Raw.Has(ondisk.FlInlineData) {
 		i.Mu.Unlock()
@@ -147,6 +150,7 @@ func (e *Engine) destroyNolock(t *journal.Task, i *inode.Inode) (data []byte, ol
 func (e *Engine) restoreNolock(t *journal.Task, i *inode.Inode, old ondisk.Inode) {
 	i.DataSem.Lock()
 	defer i.DataSem.Unlock()
+	lock.Touching(&i.Mu, dataParts)
 	i.Mu.Lock()
 	copy(i.Raw.Block(), old.Block())
 	copy(i.Raw[ondisk.GoodOldInode+old.ExtraIsize():], old[ondisk.GoodOldInode+old.ExtraIsize():])

@@ -22,10 +22,13 @@ func value(raw ondisk.Inode) ([]byte, error) {
 	return raw[off : off+n : off+n], nil
 }
 
+// dataParts is what says whether a file is inline, and holds its bytes then.
+const dataParts = lock.RawFlags | lock.RawMap | lock.RawArea
+
 // Max is the most bytes that the inode can hold now, 0 for none (ext4_get_max_inline_size).
 func Max(i *inode.Inode) uint64 {
 	lock.Reading(&i.Mu)
-	lock.Touching(&i.Mu, lock.RawFlags)
+	lock.Touching(&i.Mu, lock.RawFlags|lock.RawArea)
 	i.Mu.Lock()
 	defer i.Mu.Unlock()
 	v := ondisk.IbodyMax(i.Raw)
@@ -38,7 +41,7 @@ func Max(i *inode.Inode) uint64 {
 // Size is i_inline_size: 60 and the length of system.data; ok is false when the file is not inline. It may be more than i_size.
 func Size(i *inode.Inode) (n uint64, ok bool, err error) {
 	lock.Reading(&i.Mu)
-	lock.Touching(&i.Mu, lock.RawFlags)
+	lock.Touching(&i.Mu, lock.RawFlags|lock.RawArea)
 	i.Mu.Lock()
 	defer i.Mu.Unlock()
 	if !i.Raw.Has(ondisk.FlInlineData) {
@@ -57,6 +60,7 @@ func Read(i *inode.Inode, dst []byte, off uint64) (ok bool, err error) {
 	i.XattrSem.RLock()
 	defer i.XattrSem.RUnlock()
 	lock.Reading(&i.Mu)
+	lock.Touching(&i.Mu, dataParts)
 	i.Mu.Lock()
 	defer i.Mu.Unlock()
 	if !i.Raw.Has(ondisk.FlInlineData) {

@@ -122,6 +122,12 @@ func (e *Engine) prepare(i *inode.Inode, end uint64) (ok bool, err error) {
 	if err := e.FS.Inject("xattr-grow", uint64(i.Ino)); err != nil {
 		return false, err
 	}
+	parts := dataParts
+	if lock.Exploring && i.HasInline() { // then flags and i_block stay as they are
+		parts = lock.RawArea
+	}
+	lock.Touching(&i.Mu, parts)
+	lock.Looking(&i.Mu, lock.RawFlags)
 	i.Mu.Lock()
 	defer i.Mu.Unlock()
 	err = resize(i.Raw, end)
@@ -187,6 +193,8 @@ func (e *Engine) endInline(t *journal.Task, i *inode.Inode, tok Token, p []byte,
 func (e *Engine) storeInline(i *inode.Inode, p []byte, off uint64) (flipped bool, err error) {
 	i.XattrSem.Lock()
 	defer i.XattrSem.Unlock()
+	lock.Touching(&i.Mu, lock.RawMap|lock.RawArea|lock.RawSize)
+	lock.Looking(&i.Mu, lock.RawFlags)
 	i.Mu.Lock()
 	defer i.Mu.Unlock()
 	if !i.Raw.Has(ondisk.FlInlineData) {

@@ -18,6 +18,7 @@ func snapshot(i *inode.Inode) (data []byte, ok bool, err error) {
 	i.XattrSem.RLock()
 	defer i.XattrSem.RUnlock()
 	lock.Reading(&i.Mu)
+	lock.Touching(&i.Mu, dataParts|lock.RawSize)
 	i.Mu.Lock()
 	defer i.Mu.Unlock()
 	if !i.Raw.Has(ondisk.FlInlineData) {
@@ -34,6 +35,7 @@ func snapshot(i *inode.Inode) (data []byte, ok bool, err error) {
 func (e *Engine) flipLocked(h *journal.Handle, i *inode.Inode, blk uint64) error {
 	i.DataSem.Lock()
 	defer i.DataSem.Unlock()
+	lock.Touching(&i.Mu, dataParts|lock.RawNone)
 	i.Mu.Lock()
 	err := destroy(i)
 	i.Mu.Unlock()
@@ -106,6 +108,7 @@ func (e *Engine) convertFlipTwice(t *journal.Task, i *inode.Inode) error {
 // stillInline is the content under XattrSem, nil when somebody else has converted the file.
 func (e *Engine) stillInline(i *inode.Inode) ([]byte, error) {
 	lock.Reading(&i.Mu)
+	lock.Touching(&i.Mu, dataParts|lock.RawSize)
 	i.Mu.Lock()
 	defer i.Mu.Unlock()
 	if !i.Raw.Has(ondisk.FlInlineData) {
@@ -207,6 +210,8 @@ func (e *Engine) copyUnlocked(t *journal.Task, i *inode.Inode, p []byte, off uin
 	err := e.under(t, i, func(h *journal.Handle) error {
 		i.XattrSem.Lock()
 		defer i.XattrSem.Unlock()
+		lock.Touching(&i.Mu, lock.RawMap|lock.RawArea|lock.RawSize)
+		lock.Looking(&i.Mu, lock.RawFlags)
 		i.Mu.Lock()
 		moved = !i.Raw.Has(ondisk.FlInlineData)
 		var err error
@@ -234,6 +239,8 @@ func (e *Engine) destroyForWriteback(t *journal.Task, i *inode.Inode) error {
 	return e.under(t, i, func(h *journal.Handle) error {
 		i.XattrSem.Lock()
 		defer i.XattrSem.Unlock()
+		lock.Reading(&i.Mu)
+		lock.Touching(&i.Mu, lock.RawFlags)
 		i.Mu.Lock()
 		inl := i.Raw.Has(ondisk.FlInlineData)
 		i.Mu.Unlock()

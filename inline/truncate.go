@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"inlinefs/inode"
+	"inlinefs/internal/lock"
 	"inlinefs/journal"
 	"inlinefs/ondisk"
 )
@@ -43,6 +44,8 @@ func (e *Engine) setInlineSize(h *journal.Handle, i *inode.Inode, size uint64) (
 	defer i.XattrSem.Unlock()
 	i.DataSem.Lock()
 	defer i.DataSem.Unlock()
+	lock.Touching(&i.Mu, lock.RawMap|lock.RawArea|lock.RawSize|lock.RawRest)
+	lock.Looking(&i.Mu, lock.RawFlags)
 	i.Mu.Lock()
 	if !i.Raw.Has(ondisk.FlInlineData) {
 		i.Mu.Unlock()

@@ -121,6 +121,7 @@ func (i *Inode) Flags() uint32 {
 
 // ChangeFlags sets and clears bits of i_flags.
 func (i *Inode) ChangeFlags(set, clear uint32) {
+	lock.Touching(&i.Mu, lock.RawFlags)
 	i.Mu.Lock()
 	i.Raw.SetFlags(i.Raw.Flags()&^clear | set)
 	i.Mu.Unlock()

@@ -9,6 +9,7 @@ import (
 	"inlinefs/alloc"
 	"inlinefs/inode"
 	"inlinefs/internal/fserr"
+	"inlinefs/internal/lock"
 	"inlinefs/journal"
 	"inlinefs/ondisk"
 )
@@ -136,6 +137,7 @@ func (c *change) run(touch bool) error {
 	i := c.i
 	i.XattrSem.Lock()
 	defer i.XattrSem.Unlock()
+	lock.Reading(&i.Mu)
 	i.Mu.Lock()
 	c.raw = slices.Clone(i.Raw)
 	i.Mu.Unlock()
@@ -224,6 +226,14 @@ func (c *change) store(touch bool) error {
 		return err
 	}
 	start, end := ondisk.IbodyArea(c.raw)
+	parts := lock.RawArea
+	if c.mode != nil {
+		parts |= lock.RawFlags
+	}
+	if touch {
+		parts |= lock.RawRest
+	}
+	lock.Touching(&i.Mu, parts)
 	i.Mu.Lock()
 	copy(i.Raw[start:end], c.raw[start:end])
 	if c.now != c.old {

@@ -11,6 +11,7 @@ import (
 
 	"inlinefs/inode"
 	"inlinefs/internal/fserr"
+	"inlinefs/internal/lock"
 	"inlinefs/journal"
 	"inlinefs/ondisk"
 )
@@ -130,6 +131,7 @@ func get(i *inode.Inode, index uint8, name string) ([]byte, error) {
 }
 
 func getIbody(i *inode.Inode, index uint8, name string) (value []byte, found bool, acl uint64, err error) {
+	lock.Reading(&i.Mu)
 	i.Mu.Lock()
 	defer i.Mu.Unlock()
 	off, n, found, err := ondisk.IbodyFind(i.Raw, index, name)

@@ -39,12 +39,13 @@ type Part uint8
 
 // The parts of a raw inode. What only i_data_sem orders (the extent cache) is none of them and stands for nothing to the explorer.
 const (
-	RawFlags Part = 1 << iota // i_flags, i_mode, and what is in the attribute area
+	RawFlags Part = 1 << iota // i_flags, i_mode
+	RawArea                   // the attribute area, inline data beyond i_block among it, and i_file_acl
 	RawMap                    // i_block
 	RawSize                   // i_size
 	RawRest                   // times, owner, links, i_blocks
 
-	Parts   = 5
+	Parts   = 6
 	RawNone = Part(1 << (Parts - 1)) // the extent cache: commutes with every other part
 )
 

@@ -51,6 +51,7 @@ type Object struct {
 	RW       bool // a RWMutex: a waiting writer stops new readers
 	Reading  bool // the next Lock only reads (Reading)
 	Part     Part // what the next Lock touches (Touching); 0 for all
+	Look     Part // what it looks at besides (Looking)
 
 	Epoch uint64 // the scheduler's; Slot is valid in the execution of this number
 	Slot  int32  // the scheduler's
@@ -59,14 +60,14 @@ type Object struct {
 // AllParts is what a step without Touching touches.
 const AllParts Part = 1<<Parts - 1
 
-// TakePart is what the next Lock was said to touch.
-func (o *Object) TakePart() Part {
-	p := o.Part
-	o.Part = 0
-	if p == 0 {
-		p = AllParts
+// TakeParts is what the next Lock was said to touch and to look at.
+func (o *Object) TakeParts() (part, look Part) {
+	part, look = o.Part, o.Look
+	o.Part, o.Look = 0, 0
+	if part == 0 {
+		part = AllParts
 	}
-	return p
+	return part, look &^ part
 }
 
 // Controller decides who runs. Its methods are called by the actor that runs, and return when the actor may go on.
@@ -295,6 +296,13 @@ func Reading(m *Mutex) {
 func Touching(m *Mutex, parts Part) {
 	if Control != nil {
 		m.o.Part = parts
+	}
+}
+
+// Looking adds parts that a section announced by Touching only reads: it commutes with others that read them as well.
+func Looking(m *Mutex, parts Part) {
+	if Control != nil {
+		m.o.Look = parts
 	}
 }
 

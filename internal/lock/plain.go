@@ -52,6 +52,9 @@ func Reading(*Mutex) {}
 // Touching says that the caller's next Lock of m touches only parts of what m guards: critical sections on different parts commute.
 func Touching(*Mutex, Part) {}
 
+// Looking adds parts that a section announced by Touching only reads.
+func Looking(*Mutex, Part) {}
+
 // Note puts a step into the trace of an exploration.
 func Note(fn, kernel, detail string) {}
 

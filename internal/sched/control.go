@@ -66,11 +66,11 @@ func (x *exec) Lock(o *lock.Object, shared bool) {
 	slot, l := x.lockOf(o)
 	reading := o.Reading
 	o.Reading = false
-	part := o.TakePart()
+	part, look := o.TakeParts()
 	if l.whole || l.tried { // releases that are steps end sections of two
-		part = lock.AllParts
+		part, look = lock.AllParts, 0
 	}
-	p := pending{kind: lock.Acquire, mode: modeWrite, dep: -1, part: part, slot: slot, what: o.What, inst: o.Instance}
+	p := pending{kind: lock.Acquire, mode: modeWrite, dep: -1, part: part, look: look, slot: slot, what: o.What, inst: o.Instance}
 	if shared || reading {
 		p.kind, p.mode = lock.RAcquire, modeRead
 	}

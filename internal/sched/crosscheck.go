@@ -32,7 +32,7 @@ func (x *exec) identity() string {
 		actor = int(d)
 		count[actor]++
 		place[i] = count[actor]
-		l := append(lines[actor], '!', byte(e.kind), byte(e.mode), byte(e.part))
+		l := append(lines[actor], '!', byte(e.kind), byte(e.mode), byte(e.part), byte(e.look))
 		if e.dep >= 0 {
 			l = append(l, names[e.dep].what...)
 			l = binary.AppendUvarint(append(l, 0), names[e.dep].inst)

@@ -37,6 +37,7 @@ type pending struct {
 	mode mode
 	dep  int32     // index of the object that it touches; -1: none
 	part lock.Part // of the object
+	look lock.Part // parts that it only reads, whatever its mode
 	slot int32     // index of the lock that must be free; -1: none
 	what string
 	inst uint64
@@ -45,7 +46,21 @@ type pending struct {
 
 // dependent tells whether the order of the two steps, by different actors, matters.
 func (p *pending) dependent(q *pending) bool {
-	return p.dep >= 0 && p.dep == q.dep && p.part&q.part != 0 && conflicts[p.mode]&(1<<q.mode) != 0
+	return p.dep >= 0 && p.dep == q.dep && clash(p.part, p.look, p.mode, q.part, q.look, q.mode)
+}
+
+// clash tells whether two steps on one object do not commute: there is a part that both touch, in modes that conflict.
+func clash(part, look lock.Part, m mode, part2, look2 lock.Part, m2 mode) bool {
+	return part&part2 != 0 && conflicts[m]&(1<<m2) != 0 || part&look2 != 0 && conflicts[m]&(1<<modeRead) != 0 ||
+		look&part2 != 0 && conflicts[modeRead]&(1<<m2) != 0
+}
+
+// on is how the step touches part n of its object; false: not at all.
+func (p *pending) on(n int) (mode, bool) {
+	if p.part&(1<<n) != 0 {
+		return p.mode, true
+	}
+	return modeRead, p.look&(1<<n) != 0
 }
 
 // clock has for each actor the index+1 of its last step that happened before.
@@ -67,6 +82,7 @@ type event struct {
 	failed bool
 	kind   lock.Kind
 	part   lock.Part
+	look   lock.Part
 	dep    int32
 	slot   int32
 	node   int32 // of the search's path
@@ -121,9 +137,9 @@ func (x *exec) touch(a *actor) {
 	if p.dep >= 0 {
 		o := &x.objects[p.dep]
 		for n := range lock.Parts {
-			if p.part&(1<<n) != 0 {
-				x.joinPart(&c, &o.last[n], p.mode)
-				o.last[n][p.mode][a.id] = k + 1
+			if m, touches := p.on(n); touches {
+				x.joinPart(&c, &o.last[n], m)
+				o.last[n][m][a.id] = k + 1
 			}
 		}
 	}
@@ -139,5 +155,5 @@ func (x *exec) touch(a *actor) {
 	}
 	c[a.id] = k + 1
 	a.clock = c
-	x.events = append(x.events, event{actor: a.id, mode: p.mode, kind: p.kind, part: p.part, dep: p.dep, slot: p.slot, node: x.node, clock: c})
+	x.events = append(x.events, event{actor: a.id, mode: p.mode, kind: p.kind, part: p.part, look: p.look, dep: p.dep, slot: p.slot, node: x.node, clock: c})
 }

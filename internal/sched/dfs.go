@@ -178,11 +178,12 @@ func (d *dfs) stuck(x *exec, a *actor) {
 func (x *exec) concurrent(a *actor) (last clock) {
 	o := &x.objects[a.pend.dep]
 	for n := range lock.Parts {
-		if a.pend.part&(1<<n) == 0 {
+		mine, touches := a.pend.on(n)
+		if !touches {
 			continue
 		}
 		for m := range modes {
-			if conflicts[a.pend.mode]&(1<<m) == 0 {
+			if conflicts[mine]&(1<<m) == 0 {
 				continue
 			}
 			for q, i := range o.last[n][m] {
@@ -284,7 +285,7 @@ func (d *dfs) sequence(x *exec, e int, a *actor, without *clock) {
 		if x.after(&f.clock, without) {
 			continue
 		}
-		if f.dep == p.dep && f.part&p.part != 0 && conflicts[p.mode]&(1<<f.mode) != 0 {
+		if f.dep == p.dep && clash(p.part, p.look, p.mode, f.part, f.look, f.mode) {
 			c.join(&f.clock)
 		}
 		if first[f.actor] != 0 {

@@ -14,8 +14,8 @@
 //
 //   - A Mutex is taken when nobody has it. After lock.Reading it is shared with others who only read, so that they commute; it stays closed to
 //     writers and to its own holder.
-//   - Sections that lock.Touching announces are one step, and commute if their parts of the data differ: their release orders nothing, those
-//     that they conflict with are ordered by the acquire. One with a switch point within, or under a lock that is tried, makes its class
+//   - Sections that lock.Touching announces are one step, and commute if their parts of the data differ, or one is only looked at in both
+//     (lock.Looking): their release orders nothing, those that they conflict with are ordered by the acquire. One with a switch point within, or under a lock that is tried, makes its class
 //     whole again.
 //   - A writer of a RWMutex takes two steps: it queues, which keeps later readers out, and it acquires, when those who hold it are gone. Among
 //     writers there is no order. So a waiting writer blocks, as with rw_semaphore and sync.RWMutex; a reader that is kept out has not queued:

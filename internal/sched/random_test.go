@@ -30,11 +30,12 @@ const (
 	opTryRead
 	opTouch // a mutex around a change of one part of the data that it guards
 	opPeek  // and around a look at one
+	opDraw  // and around a change of one that depends on another
 	opChoose
 	opKinds
 )
 
-var opNames = [...]string{"load", "store", "point", "look", "lock", "reading", "read", "write", "leaf", "try", "tryread", "touch", "peek", "choose"}
+var opNames = [...]string{"load", "store", "point", "look", "lock", "reading", "read", "write", "leaf", "try", "tryread", "touch", "peek", "draw", "choose"}
 
 type op struct {
 	kind opKind
@@ -111,7 +112,7 @@ func (s *state) run(a int, ops []op, depth int) {
 				s.run(a, o.body, depth+1)
 				s.locks[o.n].Unlock()
 			}
-		case opTouch, opPeek:
+		case opTouch, opPeek, opDraw:
 			s.part(a, o, mix)
 		case opChoose:
 			mix(Choose("choice", 2))
@@ -127,10 +128,16 @@ func (s *state) part(a int, o op, mix func(int)) {
 	if o.kind == opPeek {
 		lock.Reading(&s.locks[0])
 	}
+	if o.kind == opDraw {
+		lock.Looking(&s.locks[0], lock.Part(1<<(1-o.n)))
+	}
 	s.locks[0].Lock()
-	if o.kind == opPeek {
+	switch o.kind {
+	case opPeek:
 		mix(s.parts[0][o.n])
-	} else {
+	case opDraw:
+		s.parts[0][o.n] = (s.parts[0][o.n]*3 + s.parts[0][1-o.n] + s.regs[a] + a) % 10007
+	default:
 		s.parts[0][o.n] = (s.parts[0][o.n]*3 + s.regs[a] + a) % 10007
 	}
 	s.locks[0].Unlock()
@@ -203,7 +210,7 @@ func genOps(t *rapid.T, kinds []opKind, budget *int, depth int) []op {
 }
 
 // lockKinds are most of what deadlocks are made of.
-var lockKinds = []opKind{opLoad, opStore, opLock, opLock, opTouch, opPeek, opReading, opRead, opRead, opWrite, opWrite}
+var lockKinds = []opKind{opLoad, opStore, opLock, opLock, opTouch, opPeek, opDraw, opReading, opRead, opRead, opWrite, opWrite}
 
 // genActors draws a program that brute force can explore, most times.
 func genActors(t *rapid.T) [][]op {
@@ -325,6 +332,8 @@ func TestReductionOnKnownPrograms(t *testing.T) {
 		{{load, of(opLock), of(opRead)}, {load, of(opWrite, of(opRead))}, {store, of(opLock, of(opWrite))}}, // kept out twice, one after the other
 		{{store, {kind: opTouch}}, {{kind: opTouch, n: 1}, load}},                                           // sections on different parts order nothing
 		{{of(opLock, load), {kind: opTouch}}, {{kind: opPeek}, store}, {{kind: opPeek, n: 1}, load}},
+		{{{kind: opDraw}, {kind: opDraw, n: 1}}, {{kind: opPeek}, {kind: opDraw}}},
+		{{{kind: opDraw}, of(opLock, load)}, {{kind: opPeek, n: 1}, store}, {{kind: opTouch, n: 1}, load}},
 		{{of(opTryRead, of(opTryRead))}, {{kind: opPeek}, of(opWrite)}, {of(opRead)}}, // a try failed while it waited
 		{{of(opLock, load)}, {{kind: opPeek}, of(opTry), of(opTry)}, {of(opLock)}},
 		{{of(opReading, of(opRead, load))}, {of(opWrite, of(opReading))}, {of(opLock)}},

@@ -77,11 +77,13 @@ var mutants = []mutant{
 	{name: "flip-without-data-sem", file: "inline/flip.go",
 		old: `	i.DataSem.Lock()
 	defer i.DataSem.Unlock()
+	lock.Touching(&i.Mu, dataParts|lock.RawNone)
 	i.Mu.Lock()
 	err := destroy(i)
 	i.Mu.Unlock()
 `,
 		new: `	i.DataSem.Lock()
+	lock.Touching(&i.Mu, dataParts|lock.RawNone)
 	i.Mu.Lock()
 	err := destroy(i)
 	i.Mu.Unlock()
