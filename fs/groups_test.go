@@ -13,7 +13,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"inlinefs/blockdev"
 	"inlinefs/internal/testimage"
+	"inlinefs/ondisk"
 	"inlinefs/super"
 )
 
@@ -118,5 +120,32 @@ func TestErrnoOfDamagedGroups(t *testing.T) {
 				t.Errorf("the kernel: %q\nwant %q", got, d.want)
 			}
 		})
+	}
+}
+
+// TestCommitForSpace: who finds no space commits where blocks wait for that, and only there.
+func TestCommitForSpace(t *testing.T) {
+	m, dev := faulty(t, journalled(), ondisk.ErrorsContinue)
+	p := m.path("f")
+	write(t, p, "x")
+	must(t, m.f.fs.Journal.Commit())
+	before := dev.Count(blockdev.OpFlush)
+	for range 10 {
+		want(t, "attribute of 5000 bytes", unix.Setxattr(p, "user.big", make([]byte, 5000), 0), syscall.ENOSPC)
+	}
+	if n := dev.Count(blockdev.OpFlush) - before; n > 2 { // the journal's own commit may be due
+		t.Errorf("%d flushes for 10 calls that no commit can help", n)
+	}
+	// Two thirds of the disk, given back and wanted again: each time the last commit has to be waited for.
+	var st unix.Statfs_t
+	must(t, unix.Statfs(m.dir, &st))
+	f, err := os.Create(m.path("most"))
+	must(t, err)
+	defer f.Close()
+	for k := range 5 {
+		if err := unix.Fallocate(int(f.Fd()), 0, 0, int64(st.Bfree)*st.Bsize*2/3); err != nil {
+			t.Fatalf("round %d: %v", k, err)
+		}
+		must(t, f.Truncate(0))
 	}
 }

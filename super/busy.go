@@ -45,4 +45,10 @@ func (g *Group) Unbusy(r Run) {
 		g.Busy = slices.Delete(g.Busy, k, k+1)
 	}
 	g.LargestFree = ^uint32(0)
+	if g.returned != nil {
+		g.returned.Add(1)
+	}
 }
+
+// Returned counts the runs that may be used again, of all groups: while it stays, and Busy is 0, who found no space finds none by waiting.
+func (f *FS) Returned() uint64 { return f.returned.Load() }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/bits"
 	"slices"
+	"sync/atomic"
 
 	"inlinefs/internal/lock"
 	"inlinefs/ondisk"
@@ -24,8 +25,9 @@ type Group struct {
 	Hint uint32
 	// LargestFree bounds the longest free run, ^0 for unknown; guarded by Mu.
 	LargestFree uint32
-	// Busy holds freed runs that a transaction has not committed yet; guarded by Mu.
-	Busy []Run
+	// Busy holds freed runs that a transaction has not committed yet, and runs held for a conversion; guarded by Mu.
+	Busy     []Run
+	returned *atomic.Uint64 // immutable; FS.returned, nil for a group without a file system
 }
 
 // Run is a run of blocks within a group.
@@ -203,7 +205,7 @@ func (f *FS) loadGroups() error {
 				b.Release()
 				return fmt.Errorf("%w: %w", ErrRefused, err)
 			}
-			f.groups[n] = &Group{No: n, Desc: d, LargestFree: ^uint32(0)}
+			f.groups[n] = &Group{No: n, Desc: d, LargestFree: ^uint32(0), returned: &f.returned}
 			lock.NameMutex(&f.groups[n].Mu, lock.GroupLock, uint64(n))
 			free += int64(d.FreeBlocks())
 			inodes += int64(d.FreeInodes())

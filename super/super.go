@@ -84,7 +84,8 @@ type FS struct {
 
 	freeBlocks atomic.Int64
 	freeInodes atomic.Int64
-	Reserved   uint64 // immutable; blocks for root
+	returned   atomic.Uint64 // runs of blocks that may be used again
+	Reserved   uint64        // immutable; blocks for root
 	readOnly   atomic.Bool
 	errCount   atomic.Int64
 	// keepOrphans says that the orphan file is not known to be empty.
