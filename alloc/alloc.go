@@ -2,6 +2,7 @@
 package alloc
 
 import (
+	"errors"
 	"fmt"
 	"math/bits"
 
@@ -16,10 +17,10 @@ import (
 const Credits = 2
 
 // blockBitmap returns group g's block bitmap, verified. The caller holds g.Mu. A bitmap that disagrees with its descriptor marks
-// the group corrupt (ext4_mb_generate_buddy).
+// the group corrupt. Errors: a CorruptError for a wrong checksum, once; I/O; else fserr.NoSpace for a corrupt group.
 func blockBitmap(f *super.FS, g *super.Group) (*buffer.Head, error) {
 	if g.BlocksCorrupt {
-		return nil, fmt.Errorf("group %d: block bitmap is corrupt: %w", g.No, fserr.NoSpace)
+		return nil, outOfUse(g)
 	}
 	blk := g.Desc.BlockBitmap()
 	b := f.Bufs.Get(blk)
@@ -40,10 +41,34 @@ func blockBitmap(f *super.FS, g *super.Group) (*buffer.Head, error) {
 	}
 	if err := verifyBlocks(f, g, b.Data()); err != nil {
 		b.Release()
-		return nil, f.GroupError(g, false, "ext4_mb_generate_buddy", err)
+		return nil, condemn(f, g, err)
 	}
 	g.BlocksChecked = true
 	return b, nil
+}
+
+// condemn takes g out of use because its bitmap failed verifyBlocks, and returns what who found it is told. As in the kernel that is the
+// checksum (ext4_validate_block_bitmap), but not a wrong count: ext4_mb_generate_buddy reports the group and has no answer, so that its finder
+// goes on to the other groups and hears no more than those who come after him.
+func condemn(f *super.FS, g *super.Group, err error) error {
+	var c *ondisk.CorruptError
+	if errors.As(err, &c) && c.Checksum {
+		return f.GroupError(g, false, "ext4_validate_block_bitmap", err)
+	}
+	f.GroupError(g, false, "ext4_mb_generate_buddy", err)
+	return outOfUse(g)
+}
+
+func outOfUse(g *super.Group) error {
+	return fmt.Errorf("group %d: block bitmap is corrupt: %w", g.No, fserr.NoSpace)
+}
+
+// worse is the error to return for several groups: the first that is more than a want of space.
+func worse(first, err error) error {
+	if first == nil || err != nil && errors.Is(first, fserr.NoSpace) {
+		return err
+	}
+	return first
 }
 
 func verifyBlocks(f *super.FS, g *super.Group, bm []byte) error {

@@ -24,7 +24,8 @@ func Goal(i *inode.Inode) uint64 {
 	return f.GroupFirst(g)
 }
 
-// NewBlock takes one block near goal. Errors: fserr.NoSpace, a CorruptError when the only groups left are damaged.
+// NewBlock takes one block near goal. Errors: fserr.NoSpace, also when the only groups left are known to be damaged;
+// a CorruptError for one whose bitmap has just failed its checksum.
 func NewBlock(h *journal.Handle, i *inode.Inode, goal uint64) (uint64, error) {
 	blk, _, err := NewBlocks(h, i, goal, 1)
 	return blk, err
@@ -62,9 +63,7 @@ func NewBlocks(h *journal.Handle, i *inode.Inode, goal uint64, want uint32) (uin
 				from = 0
 			}
 			blk, got, err := inGroup(f, h, g, from, n == 0, need, want)
-			if err != nil && firstErr == nil {
-				firstErr = err
-			}
+			firstErr = worse(firstErr, err)
 			if got > 0 || err != nil && h.Journal().Aborted() != nil {
 				return blk, got, err
 			}

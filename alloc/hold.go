@@ -11,8 +11,7 @@ import (
 )
 
 // Hold finds a free block near goal and keeps it from everybody else, in memory only: it needs no handle, and a crash forgets it (what an
-// in-core preallocation is to mballoc). Claim or Unhold must follow. Errors: fserr.NoSpace, a CorruptError when the only groups left
-// are damaged.
+// in-core preallocation is to mballoc). Claim or Unhold must follow. Errors: those of NewBlock.
 func Hold(t *journal.Task, i *inode.Inode, goal uint64) (uint64, error) {
 	f := i.FS
 	free := f.FreeBlocks()
@@ -39,9 +38,7 @@ func Hold(t *journal.Task, i *inode.Inode, goal uint64) (uint64, error) {
 		if ok {
 			return blk, nil
 		}
-		if err != nil && firstErr == nil {
-			firstErr = err
-		}
+		firstErr = worse(firstErr, err)
 	}
 	if firstErr == nil {
 		firstErr = fserr.NoSpace

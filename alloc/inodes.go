@@ -74,7 +74,8 @@ func pickGroup(f *super.FS, parent *inode.Inode, isDir bool) uint32 {
 	return best
 }
 
-// takeInode marks a free inode of g as used; 0 when there is none.
+// takeInode marks a free inode of g as used; 0 when there is none, or its bitmap is damaged: that is reported, and the group is passed over
+// (__ext4_new_inode).
 func takeInode(f *super.FS, h *journal.Handle, g *super.Group, isDir bool) (uint32, error) {
 	g.Mu.Lock()
 	defer g.Mu.Unlock()
@@ -83,7 +84,7 @@ func takeInode(f *super.FS, h *journal.Handle, g *super.Group, isDir bool) (uint
 	}
 	b, err := inodeBitmap(f, g)
 	if err != nil {
-		return 0, err
+		return 0, nil // reported and marked by inodeBitmap
 	}
 	defer b.Release()
 	from := uint32(0)
@@ -93,7 +94,8 @@ func takeInode(f *super.FS, h *journal.Handle, g *super.Group, isDir bool) (uint
 	idx := nextZero(b.Data(), from, f.InodesPerGroup)
 	if idx == f.InodesPerGroup {
 		err := ondisk.Corrupt(fmt.Sprintf("group %d", g.No), "descriptor has %d free inodes, the bitmap none", g.Desc.FreeInodes())
-		return 0, f.GroupError(g, true, "ext4_new_inode", err)
+		f.GroupError(g, true, "ext4_new_inode", err)
+		return 0, nil
 	}
 	if err := h.GetWriteAccess(b); err != nil {
 		return 0, err

@@ -25,6 +25,13 @@ type Device interface {
 	Close() error
 }
 
+// Preallocator is a Device that can give a range its place on the medium ahead of the writes to it.
+type Preallocator interface {
+	// Preallocate makes later writes to the n bytes from off overwrite blocks that exist, so that a Flush after them need not change the
+	// medium's own metadata. The content stays what it was. Nobody may write to the range meanwhile.
+	Preallocate(off, n int64) error
+}
+
 // ErrReadOnly is returned by WriteAt of a device opened for reading only.
 var ErrReadOnly = errors.New("device is read-only")
 

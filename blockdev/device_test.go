@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 
 	"inlinefs/internal/testimage"
@@ -288,4 +289,51 @@ func TestOverlayKeepsBelow(t *testing.T) {
 	if _, err := o.ReadAt(got, 0); err != nil || got[2999] != 7 || got[3000] != 0 || got[7999] != 0 || got[8000] != 7 {
 		t.Errorf("%v, %v", err, got[2999:3001])
 	}
+}
+
+// TestPreallocate: holes become blocks, and no byte changes.
+func TestPreallocate(t *testing.T) {
+	const size = 1 << 20
+	path := filepath.Join(t.TempDir(), "image")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(f.Truncate(size), writeAll(f, []byte("kept"), 300000), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	d, err := OpenFile(path, FileOptions{Offset: 4096})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Preallocate(65536, 512<<10); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Preallocate(0, size); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("a range behind the end: %v", err)
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	want := make([]byte, size)
+	copy(want[300000:], "kept")
+	if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("the content changed (%v)", err)
+	}
+	f, err = os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if hole, err := unix.Seek(int(f.Fd()), 4096+65536, unix.SEEK_HOLE); err != nil || hole < 4096+65536+512<<10 {
+		t.Errorf("first hole in the range at %d (%v)", hole, err)
+	}
+	if data, err := unix.Seek(int(f.Fd()), 0, unix.SEEK_DATA); err != nil || data < 65536 {
+		t.Errorf("bytes before the range were allocated from %d (%v)", data, err)
+	}
+}
+
+func writeAll(f *os.File, p []byte, off int64) error {
+	_, err := f.WriteAt(p, off)
+	return err
 }

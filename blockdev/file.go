@@ -15,6 +15,7 @@ type File struct {
 	size   int64
 	offset int64
 	ro     bool
+	block  bool // a block special file
 }
 
 // FileOptions say how to open an image.
@@ -86,7 +87,7 @@ func newFile(f *os.File, path string, o FileOptions) (*File, error) {
 	if o.Offset < 0 || o.Offset >= end {
 		return nil, fmt.Errorf("%s: offset %d is outside its %d bytes", path, o.Offset, end)
 	}
-	return &File{f: f, size: end - o.Offset, offset: o.Offset, ro: o.ReadOnly}, nil
+	return &File{f: f, size: end - o.Offset, offset: o.Offset, ro: o.ReadOnly, block: st.Mode()&os.ModeDevice != 0}, nil
 }
 
 // ReadAt reads with pread(2).
@@ -114,6 +115,41 @@ func (d *File) Flush() error {
 		return nil
 	}
 	return unix.Fdatasync(int(d.f.Fd()))
+}
+
+// Preallocate writes zeros where the image file has holes or unwritten extents, which read as zeros. On a block device it does nothing.
+func (d *File) Preallocate(off, n int64) error {
+	if d.ro {
+		return ErrReadOnly
+	}
+	if err := checkRange("preallocation", off, int(n), d.size); err != nil {
+		return err
+	}
+	if d.block {
+		return nil
+	}
+	fd, at, end := int(d.f.Fd()), off+d.offset, off+d.offset+n
+	for at < end {
+		hole, err := unix.Seek(fd, at, unix.SEEK_HOLE)
+		if err != nil {
+			return fmt.Errorf("seek for a hole from byte %d: %w", at, err)
+		}
+		if hole >= end {
+			return nil
+		}
+		data, err := unix.Seek(fd, hole, unix.SEEK_DATA)
+		switch {
+		case errors.Is(err, unix.ENXIO): // a hole up to the end of the file
+			data = end
+		case err != nil:
+			return fmt.Errorf("seek for data from byte %d: %w", hole, err)
+		}
+		at = min(data, end)
+		if _, err := d.f.WriteAt(make([]byte, at-hole), hole); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Size is the image's length after the offset, in bytes.

@@ -41,13 +41,17 @@ func (h *Head) Lock() { h.mu.Lock() }
 // Unlock releases the buffer lock.
 func (h *Head) Unlock() { h.mu.Unlock() }
 
-// Locked says whether someone holds the buffer lock. Only for checks of the handle layer: the answer may be old.
-func (h *Head) Locked() bool {
+// Locked says whether someone holds the buffer lock, and whether that is the caller for sure: the lock-checking and the exploring build
+// see the caller's lock only. Only for checks of the handle layer: the answer about others may be old.
+func (h *Head) Locked() (locked, sure bool) {
+	if mine, known := lock.Mine(&h.mu); known {
+		return mine, true
+	}
 	if h.mu.TryLock() {
 		h.mu.Unlock()
-		return false
+		return false, true
 	}
-	return true
+	return true, false
 }
 
 // Release gives back one reference (brelse).

@@ -181,6 +181,8 @@ func Triples() []Scenario {
 		out = append(out, Scenario{Name: a.Name + ",commit,crash", Mirrors: "a commit at any moment, then a crash at any moment", Journal: true,
 			Actors: []ActorSpec{a, committer(), crash}})
 	}
+	out = append(out, Scenario{Name: "write,fault,crash", Mirrors: "the race on a journalled image, and a crash at any moment of it", Journal: true,
+		Actors: []ActorSpec{writer(), mapper(), crash}})
 	for k := range out {
 		out[k].Faults, out[k].Three = alloc, true
 	}

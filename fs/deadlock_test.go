@@ -9,7 +9,6 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"inlinefs/internal/fserr"
-	"inlinefs/internal/lock"
 	"inlinefs/journal"
 	"inlinefs/mm"
 )
@@ -17,9 +16,6 @@ import (
 // TestDeadlockIsBroken: two threads of one process really wait for each other, a write(2) under i_rwsem for mmap_lock and an mmap(2) under
 // mmap_lock for i_rwsem. The watchdog names the cycle and breaks it at the mmap(2); the write goes on, and so does the mount.
 func TestDeadlockIsBroken(t *testing.T) {
-	if lock.Checking {
-		t.Skip("the lock-checking build stops at the inversion that this test is about")
-	}
 	m := observe(t, "mmap", config{races: true})
 	p := m.path("f")
 	write(t, p, pattern(100, 1))

@@ -9,7 +9,7 @@
 // class in internal/lock; a test compares the two lists.
 //
 //	 1 renameMu           cross-directory renames [s_vfs_rename_mutex]
-//	 2 Inode.Rw           parents before children, two of a kind by inode number [i_rwsem]
+//	 2 Inode.Rw           ancestors before what is below them, directories before files, else by inode number [i_rwsem]
 //	 3 mm MmapLock        the client's address space, one per process; a shadow [mmap_lock]
 //	 4 mm Invalidate      the inode's page cache against truncation; a shadow [invalidate_lock]
 //	 5 journal cpMu       one checkpoint at a time; it waits for commits [j_checkpoint_mutex]
@@ -27,6 +27,9 @@
 //
 // Below them are leaf locks, which have no class: journal state, cache shards, mm.Mapping, event.Ring. They are never held across a call
 // that takes one of the above.
+//
+// Two directories neither of which is above the other are held together under renameMu only, or as children of one that is held: what is
+// above what does not change meanwhile (kernel: directory-locking).
 //
 // A shadow stands for a lock that the client's kernel holds while the client sleeps in a request; mm takes it so that the order is checked
 // here.

@@ -20,6 +20,9 @@ func (f *FileSystem) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Sta
 	i, err := f.get(in.NodeId)
 	if err == nil {
 		defer f.put(i)
+		if in.Mode&(unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_ZERO_RANGE) != 0 {
+			i.Map.Settle()
+		}
 		err = f.again(func() error {
 			i.LockRw(t)
 			defer i.UnlockRw(t)
@@ -56,6 +59,9 @@ func (f *FileSystem) fallocate(t *journal.Task, i *inode.Inode, mode uint32, off
 		return fserr.NotSupported
 	}
 	size := i.Size()
+	if mode&(punch|zero) != 0 {
+		i.Map.Punch(int64(off), int64(end))
+	}
 	var err error
 	switch {
 	case mode&punch != 0:
@@ -103,7 +109,6 @@ func (f *FileSystem) punch(t *journal.Task, i *inode.Inode, off, end uint64) err
 	if off >= end {
 		return nil
 	}
-	i.Map.Punch(int64(off), int64(end))
 	// A hole up to i_size takes the whole last block.
 	if bs := uint64(f.fs.BlockSize); end == i.Size() {
 		if err := extent.ZeroIn(i, max(off, end&^(bs-1)), end); err != nil {
@@ -121,7 +126,6 @@ func (f *FileSystem) punch(t *journal.Task, i *inode.Inode, off, end uint64) err
 }
 
 func (f *FileSystem) zeroRange(t *journal.Task, i *inode.Inode, off, end uint64) error {
-	i.Map.Punch(int64(off), int64(end))
 	lo, hi, err := f.edges(i, off, end)
 	if err != nil {
 		return err

@@ -211,6 +211,7 @@ func (f *FileSystem) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 		return errno(err)
 	}
 	defer f.put(i)
+	i.Map.Settle()
 	return errno(f.sync(i))
 }
 

@@ -38,6 +38,7 @@ type Options struct {
 	Strategy string // "" is the build's default
 	Window   time.Duration
 	Version  string
+	Image    string // its path, for the report
 	// Commit is the age at which a transaction is committed; 0 is 5 seconds.
 	Commit time.Duration
 	// Spaces gives the address space of a client's thread, for a scheduler that stands for the clients: there is no watchdog then, and
@@ -263,7 +264,7 @@ func (f *FileSystem) Init(s *fuse.Server) { f.server.Store(s) }
 // Report is the mount's account of itself.
 func (f *FileSystem) Report() event.Report {
 	v := f.fs.Journal.V
-	return event.Report{Schema: 1, Version: f.opts.Version, Strategy: f.eng.Strategy.Name(), MmapMode: string(f.opts.Mmap),
+	return event.Report{Schema: 1, Version: f.opts.Version, Image: f.opts.Image, Strategy: f.eng.Strategy.Name(), MmapMode: string(f.opts.Mmap),
 		Journal: f.fs.Journal.Name(), Counters: f.fs.Live.Snapshot(), Violations: v.Counts(), First: v.First()}
 }
 

@@ -26,6 +26,7 @@ type move struct {
 	oldName, newName string
 	src, dst         *inode.Inode
 	exchange         bool
+	trap             uint32 // the directory on the way from one of od and nd down to the other, 0 for none: it may not be moved or replaced
 }
 
 func (f *FileSystem) rename(t *journal.Task, in *fuse.RenameIn, oldName, newName string) error {
@@ -46,11 +47,12 @@ func (f *FileSystem) rename(t *journal.Task, in *fuse.RenameIn, oldName, newName
 	}
 	defer f.put(nd)
 	m := move{od: od, nd: nd, oldName: oldName, newName: newName, exchange: in.Flags&unix.RENAME_EXCHANGE != 0}
-	if od != nd {
-		f.renameMu.Lock()
-		defer f.renameMu.Unlock()
+	unlock, err := f.lockRename(&m)
+	if err != nil {
+		return err
 	}
 	err = f.renameLocked(t, &m, in.Flags)
+	unlock()
 	if m.dst != nil {
 		f.put(m.dst)
 	}
@@ -61,7 +63,6 @@ func (f *FileSystem) rename(t *journal.Task, in *fuse.RenameIn, oldName, newName
 }
 
 func (f *FileSystem) renameLocked(t *journal.Task, m *move, flags uint32) (err error) {
-	defer lockPair(m.od, m.nd)()
 	if err := changeable(m.od); err != nil {
 		return err
 	}
@@ -84,23 +85,14 @@ func (f *FileSystem) renameLocked(t *journal.Task, m *move, flags uint32) (err e
 		return fserr.Exist
 	case m.dst == m.src:
 		return nil
+	case m.src.Ino == m.trap: // the kernel's VFS has refused both already
+		return fserr.Invalid
+	case m.dst != nil && m.dst.Ino == m.trap && m.exchange:
+		return fserr.Invalid
+	case m.dst != nil && m.dst.Ino == m.trap:
+		return fserr.NotEmpty
 	}
 	return f.renameInodes(t, m)
-}
-
-// lockPair takes the Rw of one or two inodes, in order of number, and returns the function that releases them. The kernel holds the
-// directories' own i_rwsem in ancestor order already; here the number is order enough, under renameMu.
-func lockPair(a, b *inode.Inode) func() {
-	if b == nil || a == b {
-		a.Rw.Lock()
-		return a.Rw.Unlock
-	}
-	if a.Ino > b.Ino {
-		a, b = b, a
-	}
-	a.Rw.Lock()
-	b.Rw.Lock()
-	return func() { b.Rw.Unlock(); a.Rw.Unlock() }
 }
 
 func (f *FileSystem) renameInodes(t *journal.Task, m *move) error {
@@ -108,7 +100,7 @@ func (f *FileSystem) renameInodes(t *journal.Task, m *move) error {
 	if m.src == m.od || m.src == m.nd || m.dst == m.od || m.dst == m.nd {
 		return fserr.Invalid
 	}
-	defer lockPair(m.src, m.dst)()
+	defer lockChildren(m.src, m.dst)()
 	for _, i := range []*inode.Inode{m.src, m.dst} {
 		if i != nil && i.Flags()&(ondisk.FlImmutable|ondisk.FlAppend) != 0 {
 			return fserr.NotPermitted

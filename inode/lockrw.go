@@ -31,12 +31,15 @@ func (i *Inode) UnlockRw(t *journal.Task) {
 }
 
 // LockRwKillable is LockRw for a task that holds a lock of mm, against the order: it gives up with fserr.Deadlock when the watchdog breaks
-// the cycle that it is in. The kernel would hang here.
+// the cycle that it is in. The kernel would hang here. It tries instead of waiting, which the lock-checking build lets pass: the order is
+// checked at the entry.
 func (i *Inode) LockRwKillable(t *journal.Task) error {
 	if t.Mm == nil || lock.Exploring {
 		i.LockRw(t) // a scheduler sees the cycle by itself
 		return nil
 	}
+	lock.Enter(lock.Rwsem, uint64(i.Ino))
+	defer lock.Leave(lock.Rwsem, uint64(i.Ino)) // by then it is held, by trying
 	t.Mm.Wait(i.rwID(), true, true)
 	for wait := time.Microsecond; !i.Rw.TryLock(); wait = min(2*wait, 100*time.Microsecond) {
 		if t.Mm.Broken() {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"inlinefs/blockdev"
 	"inlinefs/buffer"
 	"inlinefs/ondisk/jbd2"
 )
@@ -41,6 +42,9 @@ func (l *log) commitRunning() {
 	l.busy, l.want = true, false
 	t.locked = true
 	t.timer.Stop()
+	if t.gathering != nil {
+		t.gathering.Stop()
+	}
 	for t.updates > 0 {
 		l.cond.Wait()
 	}
@@ -49,9 +53,11 @@ func (l *log) commitRunning() {
 	blocks := l.copyOut(t)
 	l.switchTo(t)
 	err := l.j.Aborted()
+	start := time.Now()
 	if err == nil {
 		err = l.write(t, blocks)
 	}
+	took := time.Since(start)
 	if err != nil {
 		l.abort(fmt.Errorf("commit of transaction %d: %w", t.tid, err))
 	}
@@ -61,10 +67,26 @@ func (l *log) commitRunning() {
 	l.finish(t, err)
 	l.mu.Lock()
 	l.busy = false
+	l.learn(t, took)
 	if l.want {
 		poke(l.wake) // asked for while this one was on its way
 	}
 	l.cond.Broadcast()
+}
+
+// learn notes what the commit of t says about the next one. The caller holds l.mu.
+func (l *log) learn(t *transaction, took time.Duration) {
+	l.expected = t.waiters
+	if l.running != nil {
+		l.expected += l.running.waiters
+	}
+	switch {
+	case !l.threads:
+	case l.avgCommit == 0:
+		l.avgCommit = took
+	default:
+		l.avgCommit = (3*l.avgCommit + took) / 4
+	}
 }
 
 // keepCopies is the size in bytes up to which the memory of a transaction's copies is kept for the next one.
@@ -143,6 +165,7 @@ func (l *log) write(t *transaction, blocks []logged) error {
 			return err
 		}
 	}
+	l.preallocate(t.logStart + t.need)
 	w := logWriter{l: l, at: t.logStart, buf: l.run[:0]}
 	if err := l.writeRevokes(t, &w); err != nil {
 		return err
@@ -166,6 +189,26 @@ func (l *log) write(t *transaction, blocks []logged) error {
 	l.free -= w.count
 	l.mu.Unlock()
 	return nil
+}
+
+// preallocate makes sure, in the first lap through the log, that its blocks up to to and some more have their place on the host's disk: in
+// a sparse image, or one whose journal mkfs zeroed by FALLOC_FL_ZERO_RANGE, each commit's two flushes would also have to commit the
+// host's metadata. What lies ahead of head in the first lap is free, and nobody else writes there. The caller owns busy.
+func (l *log) preallocate(to uint32) {
+	p, ok := l.dev.(blockdev.Preallocator)
+	for ok && l.placed < min(to, l.end) {
+		n := uint32(1)
+		for n < logRun/uint32(l.bs) && l.placed+n < l.end && l.blocks[l.placed+n] == l.blocks[l.placed]+uint64(n) {
+			n++
+		}
+		if err := p.Preallocate(l.at(l.placed), int64(n)*int64(l.bs)); err != nil {
+			// Only slower: what is wrong with the device is for the log's own writes to say.
+			l.j.log.Debug("journal blocks are not allocated ahead", "block", l.blocks[l.placed], "err", err)
+			l.placed = l.end
+			return
+		}
+		l.placed += n
+	}
 }
 
 func (l *log) writeRevokes(t *transaction, w *logWriter) error {

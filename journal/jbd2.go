@@ -56,7 +56,11 @@ type log struct {
 	copies     []byte         // guarded by busy: who set it owns them; the blocks of a transaction
 	run        []byte         // guarded by busy; what goes to the log in one write
 	desc       []byte         // guarded by busy; a descriptor block
-	closing    bool           // guarded by mu
+	placed     uint32         // guarded by busy; log blocks before it have their place on the medium
+	expected   int            // guarded by mu; waiters that the next commit may hope for
+	avgCommit  time.Duration  // guarded by mu; j_average_commit_time; 0 without threads: then nobody waits for others
+	threads    bool           // immutable
+	maxBatch   time.Duration  // immutable
 
 	wake   chan struct{} // immutable
 	cpWake chan struct{} // immutable
@@ -76,6 +80,9 @@ type transaction struct {
 	revokes   map[uint64]struct{}
 	callbacks []func()
 	timer     *time.Timer // asks for the commit
+	waiters   int         // who asked for the commit while it was running
+	gathering *time.Timer // nil until a waiter waits for more of them
+	gathered  bool        // that was long enough
 	need      uint32      // log blocks that the commit takes
 	logStart  uint32
 	logLen    uint32
@@ -102,6 +109,7 @@ func NewJBD2(o Options, lo LogOptions) (*Journal, error) {
 		l.interval = 5 * time.Second
 	}
 	l.cond = sync.NewCond(&l.mu)
+	l.threads, l.maxBatch = !lo.NoThreads, maxBatch
 	lock.NameMutex(&l.cpMu, lock.Checkpoint, 0)
 	l.run, l.desc = make([]byte, logRun), make([]byte, l.bs)
 	l.maxPin = int(lo.CacheLimit / int64(l.bs))
@@ -159,6 +167,7 @@ func (l *log) load(lo LogOptions) error {
 		return err
 	}
 	l.sb, l.first, l.end = sb, sb.First, sb.LogEnd()
+	l.placed = l.first
 	l.head, l.free, l.nextTid = l.first, l.end-l.first-1, sb.Sequence
 	l.maxTx = int(l.end-l.first) / 4
 	if l.maxTx < 64 {
@@ -415,8 +424,11 @@ func (l *log) onCommit(h *Handle, f func()) {
 func (l *log) waitTid(tid uint32) (bool, error) {
 	l.mu.Lock()
 	var t *transaction
-	for t = l.running; t != nil && t.tid == tid && l.running == t; {
-		if l.busy {
+	if t = l.running; t != nil && t.tid == tid {
+		t.waiters++
+	}
+	for t != nil && t.tid == tid && l.running == t {
+		if l.busy || l.gather(t) {
 			l.cond.Wait() // those who wait here share the next commit
 			continue
 		}
@@ -431,6 +443,31 @@ func (l *log) waitTid(tid uint32) (bool, error) {
 	}
 	<-t.done
 	return true, t.err
+}
+
+const (
+	// minBatch and maxBatch bound the average commit for which others are waited for: below, waiting costs more than a commit of one's
+	// own; above, nobody waits longer (ext4's max_batch_time).
+	minBatch = 100 * time.Microsecond
+	maxBatch = 15 * time.Millisecond
+)
+
+// gather says whether the commit of t should wait for others who are likely to ask for it at once: as many as the last commit had, and
+// those who came while it was on its way. It waits no longer than a commit takes, as jbd2_journal_stop does for a synchronous handle.
+// Without it two halves of the threads take turns, and each commit carries half of what it could. The caller holds l.mu.
+func (l *log) gather(t *transaction) bool {
+	if t.waiters >= l.expected || t.gathered || l.avgCommit < minBatch {
+		return false
+	}
+	if t.gathering == nil {
+		t.gathering = time.AfterFunc(min(l.avgCommit, l.maxBatch), func() {
+			l.mu.Lock()
+			t.gathered = true
+			l.cond.Broadcast()
+			l.mu.Unlock()
+		})
+	}
+	return true
 }
 
 func (l *log) commit(wait bool) error {

@@ -36,7 +36,7 @@ type logLab struct {
 	blocks []uint64
 }
 
-func newLog(t *testing.T) *logLab {
+func newLog(t testing.TB) *logLab {
 	t.Helper()
 	l := &logLab{mem: blockdev.NewMem(make([]byte, devBlocks*testBlock))}
 	for n := range uint64(logLen) {
@@ -68,7 +68,7 @@ func newLog(t *testing.T) *logLab {
 }
 
 // put stores value v at the start of block blk under h.
-func (l *logLab) put(t *testing.T, h *Handle, blk, v uint64) {
+func (l *logLab) put(t testing.TB, h *Handle, blk, v uint64) {
 	t.Helper()
 	b, err := l.bufs.Read(blk)
 	if err != nil {
@@ -87,7 +87,7 @@ func (l *logLab) put(t *testing.T, h *Handle, blk, v uint64) {
 }
 
 // change stores v in each block under one handle and returns its transaction.
-func (l *logLab) change(t *testing.T, v uint64, blks ...uint64) uint32 {
+func (l *logLab) change(t testing.TB, v uint64, blks ...uint64) uint32 {
 	t.Helper()
 	task := l.j.NewTask("test", 0)
 	h, err := l.j.Start(task, Misc, len(blks))
@@ -105,7 +105,7 @@ func (l *logLab) change(t *testing.T, v uint64, blks ...uint64) uint32 {
 }
 
 // forget frees blocks under one handle.
-func (l *logLab) forget(t *testing.T, blks ...uint64) {
+func (l *logLab) forget(t testing.TB, blks ...uint64) {
 	t.Helper()
 	task := l.j.NewTask("test", 0)
 	h, err := l.j.Start(task, Misc, 4)
@@ -123,7 +123,7 @@ func (l *logLab) forget(t *testing.T, blks ...uint64) {
 }
 
 // crash returns the device as it would be after a crash now and the recovery of its log.
-func (l *logLab) crash(t *testing.T) []byte {
+func (l *logLab) crash(t testing.TB) []byte {
 	t.Helper()
 	img := l.mem.Snapshot()
 	d := dev{img, l.blocks}

@@ -25,6 +25,7 @@ type Mapping struct {
 	ino   uint64 // immutable, for the explorer
 	mu    sync.Mutex
 	fills map[int64]*fill // guarded by mu; by page index
+	cut   bool            // guarded by mu; some fill may have cuts
 	space *Budget         // guarded by mu
 }
 
@@ -44,8 +45,8 @@ type fill struct {
 	prev, next *fill
 }
 
-// cut is a part of a page that was dropped: until the kernel has zeroed its page too, after the request's answer, it may write the part back
-// as it was, and that is no store.
+// cut is a part of a page that was punched: until the kernel has zeroed its page too, after the request's answer, it may write the part back
+// as it was, and that is no store. It ends when the page is filled anew, when the part comes back otherwise, and by Settle.
 type cut struct {
 	from int
 	was  []byte
@@ -228,8 +229,28 @@ func (m *Mapping) mergePage(page int64, in int, data []byte, apply func(off int6
 // sends a change of size, and holds back what would follow (FUSE_NOWRITE).
 func (m *Mapping) Drop(from, to int64) { m.drop(from, to, false) }
 
-// Punch is Drop for a hole. The kernel zeroes its own page only after the request was answered: until then it may write back what was there.
+// Punch is Drop for a hole, [from, to) being what the client asked for. The kernel (fuse_file_fallocate) writes back, sends the request, and
+// only after its answer takes the pages that lie in the range as a whole out of the page cache and zeroes the parts of others in place. Until
+// then a page that was dirtied meanwhile may be written back as it was before.
+//
+// A whole page keeps its fill: what comes back before it is filled anew is based on that, and who stores to it later must fault. A part stays
+// in the cache, and a store to it needs no fill: what comes back may be based on the old bytes or on zeros. Where all of the part comes back as it
+// was, it is taken for the old bytes. So a mapping that stores into the part exactly what was there, all of it, before a Settle loses that.
 func (m *Mapping) Punch(from, to int64) { m.drop(from, to, true) }
+
+// Settle says that the kernel has done with all punches answered so far: it sent a request for which it holds i_rwsem, as it does from before
+// a punch to the zeroing of its pages, and for which it has waited until write-back was answered (fsync, fallocate of a hole).
+func (m *Mapping) Settle() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.cut {
+		return
+	}
+	m.cut = false
+	for _, f := range m.fills {
+		f.cuts = nil
+	}
+}
 
 func (m *Mapping) drop(from, to int64, late bool) {
 	lock.Point("page fills", m.ino)
@@ -239,6 +260,7 @@ func (m *Mapping) drop(from, to int64, late bool) {
 		start, end := p*PageSize, (p+1)*PageSize
 		switch {
 		case end <= from || start >= to:
+		case start >= from && end <= to && late: // as it is
 		case start >= from && end <= to:
 			delete(m.fills, p)
 			gone = append(gone, f)
@@ -246,6 +268,7 @@ func (m *Mapping) drop(from, to int64, late bool) {
 			part := f.data[max(from, start)-start : min(to, end)-start]
 			if late {
 				f.cuts = append(f.cuts, cut{int(max(from, start) - start), bytes.Clone(part)})
+				m.cut = true
 			}
 			clear(part)
 		}

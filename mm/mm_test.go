@@ -310,16 +310,7 @@ func TestCutComesBack(t *testing.T) {
 	old := bytes.Repeat([]byte{'o'}, 100)
 	m.Filled(b, 0, old)
 	m.Punch(10, 20)
-	stored := func(data []byte) (got []string) {
-		err := m.Merge(0, data, func(off int64, p []byte) error {
-			got = append(got, fmt.Sprintf("%d:%s", off, p))
-			return nil
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return got
-	}
+	stored := merger(t, &m)
 	stale := bytes.Clone(old)
 	stale[50] = 'S'
 	if got := stored(stale); !slices.Equal(got, []string{"50:S"}) {
@@ -333,6 +324,60 @@ func TestCutComesBack(t *testing.T) {
 	zeroed[12] = 'N'
 	if got := stored(zeroed); !slices.Equal(got, []string{"12:N"}) {
 		t.Errorf("a store into the hole: %q", got)
+	}
+}
+
+// merger gives the stores that a write-back of a page's first bytes is taken for, as "OFFSET:BYTES".
+func merger(t *testing.T, m *Mapping) func(data []byte) []string {
+	return func(data []byte) (got []string) {
+		t.Helper()
+		err := m.Merge(0, data, func(off int64, p []byte) error {
+			got = append(got, fmt.Sprintf("%d:%s", off, p))
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+}
+
+// TestWholePagePunched: what comes back of a page that was punched as a whole is based on its fill until it is filled anew.
+func TestWholePagePunched(t *testing.T) {
+	b := NewBudget(1 << 20)
+	var m Mapping
+	stored := merger(t, &m)
+	page := bytes.Repeat([]byte{'o'}, PageSize)
+	m.Filled(b, 0, page)
+	m.Punch(0, 2*PageSize)
+	late := bytes.Clone(page)
+	late[50] = 'S'
+	if got := stored(late); !slices.Equal(got, []string{"50:S"}) {
+		t.Errorf("one store, and the punched bytes as they were: %.100q", got)
+	}
+	m.Filled(b, 0, make([]byte, PageSize))
+	if got := stored(page); !slices.Equal(got, []string{"0:" + string(page)}) {
+		t.Errorf("what was punched is stored again after a fill: %.100q", got)
+	}
+}
+
+// TestSettle: once the kernel is known to have zeroed its page, bytes that come back as they were are stores.
+func TestSettle(t *testing.T) {
+	b := NewBudget(1 << 20)
+	old := bytes.Repeat([]byte{'o'}, 100)
+	for _, settled := range []bool{true, false} {
+		var m Mapping
+		stored := merger(t, &m)
+		m.Filled(b, 0, old)
+		m.Punch(10, 20)
+		var want []string
+		if settled {
+			m.Settle()
+			want = []string{"10:oooooooooo"}
+		}
+		if got := stored(old); !slices.Equal(got, want) {
+			t.Errorf("settled %v: stores %q, want %q", settled, got, want)
+		}
 	}
 }
 

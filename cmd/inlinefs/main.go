@@ -30,9 +30,13 @@ func (e *codeError) Unwrap() error { return e.err }
 
 func main() {
 	root := newRootCmd()
-	if strings.HasPrefix(filepath.Base(os.Args[0]), "mount.") {
+	switch base := filepath.Base(os.Args[0]); {
+	case strings.HasPrefix(base, "mount."):
 		// mount(8) calls its helpers as mount.fuse.inlinefs IMAGE MNT -o OPTS.
 		root.SetArgs(append([]string{"mount"}, os.Args[1:]...))
+	case strings.HasPrefix(base, "umount."):
+		// umount(8) calls them as umount.fuse.inlinefs MNT [-flnrv] [-N namespace] [-t type].
+		root.SetArgs(append([]string{"umount"}, os.Args[1:]...))
 	}
 	err := root.Execute()
 	if err == nil {
@@ -65,6 +69,6 @@ func newRootCmd() *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.AddCommand(newMountCmd(), newExecCmd(), newStressCmd(), newExploreCmd(), newCompareCmd(), newCheckCmd(), newDumpCmd(), newVersionCmd())
+	root.AddCommand(newMountCmd(), newUmountCmd(), newExecCmd(), newStressCmd(), newExploreCmd(), newCompareCmd(), newCheckCmd(), newDumpCmd(), newVersionCmd())
 	return root
 }

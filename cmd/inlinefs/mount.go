@@ -36,9 +36,9 @@ func newMountCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "mount [-f] [-o OPTS] IMAGE MNT",
 		Short: "mount an ext4 image or block device",
-		Long: `mount shows the ext4 file system in IMAGE at the directory MNT and returns when it answers. Unmount with umount or
-fusermount3 -u; SIGTERM and SIGINT to the process do the same. An image in use is waited for, at most ` + lockWait.String() + `: the daemon
-of the last mount may still be writing it back. Exit status: 0 mounted, 1 usage, 32 not mounted.
+		Long: `mount shows the ext4 file system in IMAGE at the directory MNT and returns when it answers. Unmount with inlinefs umount,
+umount or fusermount3 -u; SIGTERM and SIGINT to the process do the same. An image in use is waited for, at most ` + lockWait.String() + `: the
+daemon of the last mount may still be writing it back. Exit status: 0 mounted, 1 usage, 32 not mounted.
 
 Options (-o, separated by commas; BYTES may end in K, M, G or T):
   ro, rw                            read-only; a journal with something in it is replayed into memory
@@ -181,6 +181,9 @@ func (c *mountConfig) serve(ready *readyWriter) error {
 	if err != nil {
 		return err
 	}
+	if c.image, err = filepath.Abs(c.image); err != nil {
+		return err // a table of mounts is read from anywhere
+	}
 	file, err := c.open()
 	if err != nil {
 		return err
@@ -195,6 +198,7 @@ func (c *mountConfig) serve(ready *readyWriter) error {
 	if err != nil {
 		return errors.Join(err, dev.Close())
 	}
+	defer f.LockReports()()
 	for _, n := range s.Notices {
 		log.Warn(n)
 	}
@@ -280,7 +284,7 @@ func (c *mountConfig) build(dev blockdev.Device, log *slog.Logger) (*fs.FileSyst
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", c.image, err)
 	}
-	f, err = fs.New(s, fs.Options{Log: log, Mmap: c.mmap, Strategy: c.conversion, Window: c.window, Commit: c.commit, Version: version})
+	f, err = fs.New(s, fs.Options{Log: log, Mmap: c.mmap, Strategy: c.conversion, Window: c.window, Commit: c.commit, Version: version, Image: c.image})
 	return f, s, err
 }
 

@@ -45,6 +45,7 @@ type Violation struct {
 type Report struct {
 	Schema     int              `json:"schema"`
 	Version    string           `json:"version"`
+	Image      string           `json:"image,omitempty"` // path of the image or device
 	Strategy   string           `json:"strategy"`
 	MmapMode   string           `json:"mmap"`
 	Journal    string           `json:"journal"`

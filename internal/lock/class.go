@@ -6,8 +6,8 @@ type Class struct {
 	Name string
 	// Rank is the place in the order, taken from low to high; 0 for a class that the table does not place.
 	Rank int
-	// Nests says that two locks of the class may be held at once: parent before child, or by instance number. Which of the two is the parent
-	// cannot be told from the locks, so that the checker asks only for the same order each time.
+	// Nests says that two locks of the class may be held at once: an ancestor before what is below it, else by instance number. Which of the
+	// two is above cannot be told from the locks, so that the checker asks only for the same order each time.
 	Nests bool
 	// Leaf says that critical sections of the class commute as far as anybody can tell (caches, counters): the explorer gives them no
 	// switch point and no dependence.

@@ -430,6 +430,29 @@ func TestReceiverMayLock(t *testing.T) {
 	}
 }
 
+// TestMine: a lock is the caller's while it holds it, not another's, with a name and without.
+func TestMine(t *testing.T) {
+	for _, m := range []*Mutex{named(&Class{Name: "mine"}, 1), new(Mutex)} {
+		want := func(what string, want bool) {
+			t.Helper()
+			if mine, known := Mine(m); mine != want || !known {
+				t.Errorf("%s: mine %v, known %v", what, mine, known)
+			}
+		}
+		want("free", false)
+		m.Lock()
+		want("taken", true)
+		apart(func() { want("taken by another", false) })
+		m.Unlock()
+		want("given back", false)
+		if !m.TryLock() {
+			t.Fatal("a free lock is not to be had")
+		}
+		want("tried", true)
+		m.Unlock()
+	}
+}
+
 // TestDefault runs itself: without a receiver a report ends the process with status 2.
 func TestDefault(t *testing.T) {
 	low, high := &Class{Name: "exit_low", Rank: 1110}, &Class{Name: "exit_high", Rank: 1120}

@@ -75,6 +75,8 @@ type Controller interface {
 	Lock(o *Object, shared bool)
 	TryLock(o *Object, shared bool) bool
 	Unlock(o *Object, shared bool)
+	// Mine says whether the actor that runs holds the lock.
+	Mine(o *Object) bool
 	// Flag returns when the actor may load (or store, which includes every change) the flag. to is what is stored, for reports.
 	Flag(o *Object, store bool, to string)
 	// Loaded says what the load just allowed has read, for reports.
@@ -119,6 +121,15 @@ func (m *Mutex) Unlock() {
 		return
 	}
 	m.mu.Unlock()
+}
+
+// Mine says whether the caller holds m, where that can be told (known): under a scheduler. It is no switch point, since nobody else changes
+// the answer.
+func Mine(m *Mutex) (mine, known bool) {
+	if c := Control; c != nil {
+		return c.Mine(&m.o), true
+	}
+	return false, false
 }
 
 // RWMutex is sync.RWMutex, or the controller's. A waiting writer stops new readers, as rw_semaphore does.

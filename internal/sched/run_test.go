@@ -208,6 +208,42 @@ func TestPanicLivelockLeak(t *testing.T) {
 	}
 }
 
+// TestMineIsNoStep: an actor is told whether it holds a lock itself, whatever others do with it, and that makes no schedule more.
+func TestMineIsNoStep(t *testing.T) {
+	count := func(ask bool) int64 {
+		r := Exhaustive(program("mine", func() ([]func(), func() []Failure) {
+			var m lock.Mutex
+			lock.NameMutex(&m, classA, 1)
+			check := func(want bool) {
+				if !ask {
+					return
+				}
+				if mine, known := lock.Mine(&m); mine != want || !known {
+					Fail("wrong", fmt.Sprintf("mine %v, known %v, want %v", mine, known, want))
+				}
+			}
+			run := func() {
+				lock.Point("begin", 0)
+				check(false)
+				m.Lock()
+				lock.Point("within", 0)
+				check(true)
+				m.Unlock()
+				lock.Point("end", 0)
+				check(false)
+			}
+			return []func(){run, run}, nil
+		}), Options{})
+		if r.Err != nil || !r.Complete || len(r.Failures) > 0 {
+			t.Fatalf("%s: %v %+v", r.Summary(), r.Err, r.Failures)
+		}
+		return r.Executions
+	}
+	if asked, not := count(true), count(false); asked != not {
+		t.Errorf("%d executions with the question, %d without", asked, not)
+	}
+}
+
 // TestAbandonedActorsUnwind wants deferred calls to run, once, in executions that are given up, deep in the stack, through a recover.
 func TestAbandonedActorsUnwind(t *testing.T) {
 	begun, ended, closed := 0, 0, 0

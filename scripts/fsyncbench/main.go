@@ -128,30 +128,44 @@ func mounted(mnt string) bool {
 	return unix.Stat(mnt, &a) == nil && unix.Stat(filepath.Dir(mnt), &b) == nil && a.Dev != b.Dev
 }
 
-// unmount takes mnt down and waits until no process has the image open.
+// unmount takes mnt down and waits until neither a process nor a loop device has the image open: a mount namespace that was copied
+// meanwhile keeps a file system mounted after umount has returned.
 func unmount(img, mnt string) error {
 	if err := command("umount", mnt); err != nil {
 		return err
 	}
 	for n := 0; ; n++ {
-		busy := false
-		fds, err := filepath.Glob("/proc/[0-9]*/fd/*")
-		if err != nil {
+		busy, err := inUse(img)
+		if err != nil || !busy {
 			return err
-		}
-		for _, fd := range fds {
-			if to, err := os.Readlink(fd); err == nil && to == img {
-				busy = true
-			}
-		}
-		if !busy {
-			return nil
 		}
 		if n == 600 {
 			return fmt.Errorf("%s is still open a minute after the unmount", img)
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
+}
+
+func inUse(img string) (bool, error) {
+	fds, err := filepath.Glob("/proc/[0-9]*/fd/*")
+	if err != nil {
+		return false, err
+	}
+	for _, fd := range fds {
+		if to, err := os.Readlink(fd); err == nil && to == img {
+			return true, nil
+		}
+	}
+	loops, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	if err != nil {
+		return false, err
+	}
+	for _, l := range loops {
+		if to, err := os.ReadFile(l); err == nil && strings.TrimSpace(string(to)) == img {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 func command(name string, args ...string) error {

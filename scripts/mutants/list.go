@@ -200,7 +200,7 @@ var mutants = []mutant{
 		old:    "\tif err := errors.Join(w.flush(), l.dev.Flush()); err != nil {\n\t\treturn err\n\t}\n\tnow := time.Now()\n",
 		new:    "\tif err := w.flush(); err != nil {\n\t\treturn err\n\t}\n\tnow := time.Now()\n",
 		breaks: "skip a barrier: the commit block may reach the device before what it commits"},
-	{name: "commit-with-updates", file: "journal/commit.go", test: "./journal .",
+	{name: "commit-with-updates", file: "journal/commit.go", test: "./journal TestCommitWaitsForHandles",
 		old:    "\tfor t.updates > 0 {\n\t\tl.cond.Wait()\n\t}\n",
 		new:    "",
 		breaks: "skip a wait: a transaction is committed under the handles that are open in it"},
