@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -175,6 +176,12 @@ func (c *mountConfig) logger(w io.Writer) (*slog.Logger, error) {
 	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: lv})), nil
 }
 
+// fuseServer is what a signal needs of a mount.
+type fuseServer interface{ Unmount() error }
+
+// errNotMountedYet makes a signal that comes before the mount wait for it.
+var errNotMountedYet = errors.New("not mounted yet")
+
 // serve mounts and returns after the unmount.
 func (c *mountConfig) serve(ready *readyWriter) error {
 	log, err := c.logger(os.Stderr)
@@ -209,10 +216,21 @@ func (c *mountConfig) serve(ready *readyWriter) error {
 	if err := f.Start(); err != nil {
 		return errors.Join(err, f.Stop(), dev.Close())
 	}
+	// Before the mount: go-fuse opens a file of it for a moment, and a process that a signal ends just then waits for itself.
+	var served atomic.Pointer[fuseServer]
+	stop := unmountOnSignal(log, func() error {
+		if server := served.Load(); server != nil {
+			return (*server).Unmount()
+		}
+		return errNotMountedYet
+	})
 	server, err := f.Serve(c.mnt, mo)
 	if err != nil {
+		stop()
 		return errors.Join(err, f.Stop(), dev.Close())
 	}
+	var running fuseServer = server
+	served.Store(&running)
 	sdNotify("READY=1")
 	if ready != nil {
 		ready.report(nil)
@@ -220,7 +238,6 @@ func (c *mountConfig) serve(ready *readyWriter) error {
 			log.Warn("standard error is a pipe and stays open", "err", err)
 		}
 	}
-	stop := unmountOnSignal(log, server.Unmount)
 	server.Wait()
 	stop()
 	sdNotify("STOPPING=1")

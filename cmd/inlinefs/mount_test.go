@@ -187,7 +187,7 @@ func unmountLater(t *testing.T, dir string) {
 func unmount(t *testing.T, dir string) {
 	t.Helper()
 	var err error
-	// Whoever looks at all mounts of the machine makes one busy for a moment.
+	// The daemon has a file of the mount open for a moment after it first answers (go-fuse does, to keep epoll off the mount).
 	for try := 0; try < 100; try++ {
 		if os.Geteuid() != 0 {
 			err = exec.Command("fusermount3", "-u", dir).Run()
