@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -64,7 +65,9 @@ Exit codes: 0 clean, 1 findings, 2 usage, 3 the image cannot be read.`,
 
 // wantArgs is an error that shows the usage unless there are from least to most arguments.
 func wantArgs(cmd *cobra.Command, args []string, least, most int) error {
-	if n := len(args); n < least || n > most {
+	if n := len(args); n < least && most == math.MaxInt {
+		return fmt.Errorf("%s: %d arguments, want at least %d, usage: %s", cmd.Name(), n, least, cmd.UseLine())
+	} else if n < least || n > most {
 		return fmt.Errorf("%s: %d arguments, usage: %s", cmd.Name(), n, cmd.UseLine())
 	}
 	return nil

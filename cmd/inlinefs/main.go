@@ -28,6 +28,9 @@ type codeError struct {
 func (e *codeError) Error() string { return e.err.Error() }
 func (e *codeError) Unwrap() error { return e.err }
 
+// ExitCode is the process's exit code.
+func (e *codeError) ExitCode() int { return e.code }
+
 func main() {
 	root := newRootCmd()
 	switch base := filepath.Base(os.Args[0]); {
