@@ -1,4 +1,4 @@
-# An image whose default command compares the two conversion strategies (scripts/compare.sh) on real mounts:
+# An image whose default command races and judges the conversion strategies (scripts/compare.sh) on real mounts:
 #
 #   docker build -t inlinefs .
 #   docker run --rm --device /dev/fuse --cap-add SYS_ADMIN --security-opt apparmor=unconfined inlinefs

@@ -90,6 +90,10 @@ func (f *FileSystem) agreed(s *fuse.Server) error {
 // checkMountPoint wants a directory.
 func checkMountPoint(mnt string) error {
 	st, err := os.Stat(mnt)
+	var named *os.PathError
+	if errors.As(err, &named) {
+		err = named.Err // the path is in the message already
+	}
 	if err != nil {
 		return fmt.Errorf("mount point %s: %w", mnt, err)
 	}
@@ -107,6 +111,15 @@ func mountError(mnt string, err error) error {
 	}
 	if e := unix.Close(fd); e != nil {
 		err = errors.Join(err, e)
+	}
+	if os.Geteuid() != 0 {
+		return fmt.Errorf("mount on %s: %w", mnt, err)
+	}
+	switch {
+	case errors.Is(err, unix.EPERM):
+		return fmt.Errorf("mount on %s: %w: mount(2) wants CAP_SYS_ADMIN; in a container, was --cap-add SYS_ADMIN given?", mnt, err)
+	case errors.Is(err, unix.EACCES):
+		return fmt.Errorf("mount on %s: %w: a security module forbids mount(2); in a container, was --security-opt apparmor=unconfined given?", mnt, err)
 	}
 	return fmt.Errorf("mount on %s: %w", mnt, err)
 }

@@ -9,6 +9,12 @@
 #   scripts/crash.sh --log FILE [--variant NAME] [--seed S]    only writes one run's dm-log-writes log and base image, for replay-log
 set -euo pipefail
 cd "$(dirname "$0")/.."
+case ${1:-} in
+-h | --help)
+	sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0"
+	exit 0
+	;;
+esac
 bin=$(mktemp -d)
 trap 'rm -rf "$bin"' EXIT
 go build -o "$bin/crashrun" ./scripts/crashrun

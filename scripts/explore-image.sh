@@ -1,8 +1,18 @@
 #!/usr/bin/env bash
 # Builds the images that `inlinefs explore` starts every execution from: explore/testdata/plain.img.gz (no journal, 256 KiB) and
-# journal.img.gz (jbd2, 3 MiB). They are checked in, so that explore needs no e2fsprogs. Usage: scripts/explore-image.sh
+# journal.img.gz (jbd2, 3 MiB). They are checked in, so that explore needs no e2fsprogs. Usage: scripts/explore-image.sh [--help]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. scripts/lib.sh
+case ${1:-} in
+'') ;;
+-h | --help)
+	sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"
+	exit 0
+	;;
+*) usage_error "unknown argument $1" ;;
+esac
+need_cmd mkfs.ext4 e2fsprogs
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export E2FSPROGS_FAKE_TIME=1700000000

@@ -102,6 +102,8 @@ fuse_missing() {
 		echo "/dev/fuse cannot be opened by user $(id -un)"
 	elif ! is_root && ! have_cmd fusermount3; then
 		echo "neither root nor fusermount3 (package fuse3)"
+	elif is_root && ! ((0x$(awk '$1 == "CapEff:" { print $2 }' /proc/self/status) >> 21 & 1)); then
+		echo "root without CAP_SYS_ADMIN may not mount (a container without --cap-add SYS_ADMIN)"
 	fi
 }
 

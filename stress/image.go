@@ -41,6 +41,13 @@ func needFuse() error {
 	}
 	unix.Close(fd)
 	if os.Geteuid() == 0 {
+		var cap [2]unix.CapUserData
+		if err := unix.Capget(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &cap[0]); err != nil {
+			return fmt.Errorf("capget: %w", err)
+		}
+		if cap[0].Effective&(1<<unix.CAP_SYS_ADMIN) == 0 {
+			return missingf("root without CAP_SYS_ADMIN may not mount (a container without --cap-add SYS_ADMIN)")
+		}
 		return nil
 	}
 	if _, err := findTool("fusermount3", "fuse3"); err != nil {

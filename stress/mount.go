@@ -94,7 +94,10 @@ type mounted struct {
 	proc  *child
 }
 
-// mountImage runs `inlinefs mount -f` and waits until the mount answers.
+// mountUsage is the exit code of `inlinefs mount` for a bad option.
+const mountUsage = 1
+
+// mountImage runs `inlinefs mount -f` and waits until the mount answers. An option or a given image that is refused is a usage error.
 func mountImage(c *Config, image, dir string) (*mounted, error) {
 	opts := "mmap=" + c.Mmap
 	if c.Conversion != "" {
@@ -115,7 +118,12 @@ func mountImage(c *Config, image, dir string) (*mounted, error) {
 	deadline := time.Now().Add(mountPatient)
 	for {
 		if p.within(pollEvery) {
-			return nil, fmt.Errorf("mount of %s with -o %s ended at once: %w: %s", image, opts, orNone(p.err), p.stderr.String())
+			err := fmt.Errorf("mount of %s with -o %s ended at once: %w: %s", image, opts, orNone(p.err), p.stderr.String())
+			var exit *exec.ExitError
+			if errors.As(p.err, &exit) && (exit.ExitCode() == mountUsage || c.Image != "") {
+				return nil, usagef("%w", err)
+			}
+			return nil, err
 		}
 		var sf unix.Statfs_t
 		var st unix.Stat_t

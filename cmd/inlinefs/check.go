@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -15,8 +16,8 @@ import (
 	"inlinefs/stress"
 )
 
-// lockWait is how long check and dump wait for an image that another process holds: a daemon may still be writing it back after its
-// mount point is gone.
+// lockWait is how long mount, check and dump wait for an image that another process holds: a daemon may still be writing it back after
+// its mount point is gone.
 const lockWait = 5 * time.Second
 
 // lockPoll is the pause between two attempts.
@@ -37,9 +38,9 @@ With --json one object is printed: "clean" (true or false) and "findings" (a lis
 Exit codes: 0 clean, 1 findings, 2 usage, 3 the image cannot be read.`,
 		DisableFlagsInUseLine: true,
 		SilenceUsage:          true,
-		Args:                  func(cmd *cobra.Command, args []string) error { return stressUsage(cobra.ExactArgs(1)(cmd, args)) },
+		Args:                  func(cmd *cobra.Command, args []string) error { return stressUsage(wantArgs(cmd, args, 1, 1)) },
 		RunE: func(cmd *cobra.Command, args []string) error {
-			dev, err := openWaiting(cmd.Context(), args[0])
+			dev, err := openWaiting(cmd.Context(), args[0], blockdev.FileOptions{ReadOnly: true})
 			if err != nil {
 				return &stress.ExitError{Code: stress.ExitMissing, Err: err}
 			}
@@ -62,8 +63,18 @@ Exit codes: 0 clean, 1 findings, 2 usage, 3 the image cannot be read.`,
 	return cmd
 }
 
-// openWaiting opens an image for reading, waiting while another process holds it.
-func openWaiting(ctx context.Context, path string) (*blockdev.File, error) {
+// wantArgs is an error that shows the usage unless there are from least to most arguments.
+func wantArgs(cmd *cobra.Command, args []string, least, most int) error {
+	if n := len(args); n < least && most == math.MaxInt {
+		return fmt.Errorf("%s: %d arguments, want at least %d, usage: %s", cmd.Name(), n, least, cmd.UseLine())
+	} else if n < least || n > most {
+		return fmt.Errorf("%s: %d arguments, usage: %s", cmd.Name(), n, cmd.UseLine())
+	}
+	return nil
+}
+
+// openWaiting opens an image, waiting while another process holds it.
+func openWaiting(ctx context.Context, path string, o blockdev.FileOptions) (*blockdev.File, error) {
 	if ctx == nil {
 		ctx = context.Background()
 	}
@@ -72,7 +83,7 @@ func openWaiting(ctx context.Context, path string) (*blockdev.File, error) {
 	poll := time.NewTicker(lockPoll)
 	defer poll.Stop()
 	for {
-		dev, err := blockdev.OpenFile(path, blockdev.FileOptions{ReadOnly: true})
+		dev, err := blockdev.OpenFile(path, o)
 		if err == nil || !errors.Is(err, blockdev.ErrBusy) {
 			return dev, err
 		}
@@ -105,7 +116,11 @@ func printReport(w io.Writer, path string, rep check.Report, asJSON, quiet bool)
 		return nil
 	}
 	verdict := "clean"
-	if n := len(lines); n > 0 {
+	switch n := len(lines); n {
+	case 0:
+	case 1:
+		verdict = "1 finding"
+	default:
 		verdict = fmt.Sprintf("%d findings", n)
 	}
 	_, err := fmt.Fprintf(w, "%s: %s; %d inodes in use (%d directories, %d inline), %d blocks in use\n", path, verdict, rep.Inodes,

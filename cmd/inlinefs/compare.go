@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 
 	"inlinefs/stress"
 
@@ -30,7 +31,7 @@ With --expect it compares with what is written down of each strategy (stress/tes
 is as wrong as one known to be good that is convicted.
 
 Exit codes: 0, or 1 when an expectation is not met, 2 usage (also a file of another schema).`,
-		Args: func(cmd *cobra.Command, args []string) error { return stressUsage(cobra.MinimumNArgs(1)(cmd, args)) },
+		Args: func(cmd *cobra.Command, args []string) error { return stressUsage(wantArgs(cmd, args, 1, math.MaxInt)) },
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cmd.SilenceUsage = true
 			for _, s := range convicted {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"inlinefs/blockdev"
 	"inlinefs/check"
 	"inlinefs/internal/fserr"
 	"inlinefs/stress"
@@ -24,9 +25,9 @@ could be, a symlink's target, a directory's entries. An image in use is waited f
 Exit codes: 0, 2 usage (also no such file in the image), 3 the image cannot be read.`,
 		DisableFlagsInUseLine: true,
 		SilenceUsage:          true,
-		Args:                  func(cmd *cobra.Command, args []string) error { return stressUsage(cobra.RangeArgs(1, 2)(cmd, args)) },
+		Args:                  func(cmd *cobra.Command, args []string) error { return stressUsage(wantArgs(cmd, args, 1, 2)) },
 		RunE: func(cmd *cobra.Command, args []string) error {
-			dev, err := openWaiting(cmd.Context(), args[0])
+			dev, err := openWaiting(cmd.Context(), args[0], blockdev.FileOptions{ReadOnly: true})
 			if err != nil {
 				return &stress.ExitError{Code: stress.ExitMissing, Err: err}
 			}

@@ -29,7 +29,7 @@ killed it, 127 if it was not found, 126 if it cannot be executed, 125 if exec it
 		DisableFlagsInUseLine: true,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if cmd.ArgsLenAtDash() != 1 || len(args) < 2 {
-				return fmt.Errorf("exec: want one mount point, then --, then a command: %s", cmd.UseLine())
+				return &codeError{seccomp.StatusFailed, fmt.Errorf("exec: want one mount point, then --, then a command: %s", cmd.UseLine())}
 			}
 			return nil
 		},
@@ -42,6 +42,7 @@ killed it, 127 if it was not found, 126 if it cannot be executed, 125 if exec it
 			return nil
 		},
 	}
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &codeError{seccomp.StatusFailed, err} })
 	cmd.Flags().BoolVar(&stats, "stats", false, "print the numbers of mappings to standard error at the end")
 	cmd.AddCommand(newExecShimCmd())
 	return cmd

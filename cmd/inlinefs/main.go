@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"inlinefs/stress"
 )
 
 // Exit codes of mount(8).
@@ -43,10 +45,15 @@ func main() {
 	if err == nil {
 		return
 	}
+	// Not that of a process that was started (exec.ExitError): its codes mean something else.
 	code := exitUsage
-	var c interface{ ExitCode() int }
-	if errors.As(err, &c) {
-		code = c.ExitCode()
+	var own *codeError
+	var stressed *stress.ExitError
+	switch {
+	case errors.As(err, &own):
+		code = own.code
+	case errors.As(err, &stressed):
+		code = stressed.Code
 	}
 	if msg := err.Error(); msg != "" && !errors.Is(err, errTold) {
 		fmt.Fprintln(os.Stderr, "inlinefs:", msg)
@@ -60,6 +67,7 @@ func newRootCmd() *cobra.Command {
 		Short: "ext4 with inline data in user space, and a test bench for its race",
 		Long: "inlinefs mounts ext4 images through FUSE, with small files and directories kept in their inodes, and races write(2)\n" +
 			"against the page faults that move a file out of its inode.",
+		Version:       version,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -36,14 +38,28 @@ func newMountCmd() *cobra.Command {
 		Use:   "mount [-f] [-o OPTS] IMAGE MNT",
 		Short: "mount an ext4 image or block device",
 		Long: `mount shows the ext4 file system in IMAGE at the directory MNT and returns when it answers. Unmount with inlinefs umount,
-umount or fusermount3 -u; SIGTERM and SIGINT to the process do the same. Exit status: 0 mounted, 1 usage, 32 not mounted.
+umount or fusermount3 -u; SIGTERM and SIGINT to the process do the same. An image in use is waited for, at most ` + lockWait.String() + `: the
+daemon of the last mount may still be writing it back. Exit status: 0 mounted, 1 usage, 32 not mounted.
 
-Options (-o): ro, rw, norecovery|noload, offset=BYTES, errors=continue|remount-ro|panic, sync, dirsync,
-  commit=SECONDS (default 5), data=ordered|writeback, noacl, allow_other,
-  fsname=NAME,
-  cache_size=BYTES (metadata, default 64M), mmap=cached|observe, conversion=STRATEGY,
-  window=DURATION, log=debug|info|warn|error, and the kernel's nosuid, nodev, noexec, noatime...`,
-		Args: cobra.ExactArgs(2),
+Options (-o, separated by commas; BYTES may end in K, M, G or T):
+  ro, rw                            read-only; a journal with something in it is replayed into memory
+  norecovery, noload                leave the journal as it is (only with ro, if there is something in it)
+  offset=BYTES                      where the file system starts in IMAGE
+  errors=continue|remount-ro|panic  what a damaged image leads to (default: what its superblock says)
+  sync, dirsync                     each change is on the device when the call returns; dirsync: those of directories
+  commit=SECONDS                    age at which a transaction is committed (default 5)
+  data=ordered|writeback            accepted; it is always ordered
+  noacl                             no access control lists
+  allow_other                       other users may use the mount
+  fsname=NAME                       what /proc/mounts shows as the source
+  cache_size=BYTES                  memory for metadata (default 64M)
+  mmap=cached|observe               observe: page faults and mapped stores are seen one by one, the race can be raced (default cached)
+  conversion=STRATEGY               how a file leaves its inode (inlinefs version lists them)
+  window=DURATION                   widen the race by this time, at most 1s
+  log=debug|info|warn|error         what goes to standard error (default info)
+and the kernel's nosuid, nodev, noexec, noatime...`,
+		DisableFlagsInUseLine: true,
+		Args:                  func(cmd *cobra.Command, args []string) error { return wantArgs(cmd, args, 2, 2) },
 		RunE: func(_ *cobra.Command, args []string) error {
 			for _, o := range opts {
 				if err := c.parse(o); err != nil {
@@ -59,9 +75,9 @@ Options (-o): ro, rw, norecovery|noload, offset=BYTES, errors=continue|remount-r
 	}
 	cmd.Flags().StringArrayVarP(&opts, "options", "o", nil, "comma-separated mount options")
 	cmd.Flags().BoolVarP(&c.foreground, "foreground", "f", false, "stay in the foreground")
-	cmd.Flags().BoolVarP(&ignore, "sloppy", "s", false, "accepted for mount(8)")
-	cmd.Flags().BoolVarP(&ignore, "no-mtab", "n", false, "accepted for mount(8)")
-	cmd.Flags().BoolVarP(&ignore, "verbose", "v", false, "accepted for mount(8)")
+	cmd.Flags().BoolVarP(&ignore, "sloppy", "s", false, "accepted for mount(8), changes nothing")
+	cmd.Flags().BoolVarP(&ignore, "no-mtab", "n", false, "accepted for mount(8), changes nothing")
+	cmd.Flags().BoolVarP(&ignore, "verbose", "v", false, "accepted for mount(8), changes nothing")
 	return cmd
 }
 
@@ -160,6 +176,12 @@ func (c *mountConfig) logger(w io.Writer) (*slog.Logger, error) {
 	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: lv})), nil
 }
 
+// fuseServer is what a signal needs of a mount.
+type fuseServer interface{ Unmount() error }
+
+// errNotMountedYet makes a signal that comes before the mount wait for it.
+var errNotMountedYet = errors.New("not mounted yet")
+
 // serve mounts and returns after the unmount.
 func (c *mountConfig) serve(ready *readyWriter) error {
 	log, err := c.logger(os.Stderr)
@@ -194,10 +216,21 @@ func (c *mountConfig) serve(ready *readyWriter) error {
 	if err := f.Start(); err != nil {
 		return errors.Join(err, f.Stop(), dev.Close())
 	}
+	// Before the mount: go-fuse opens a file of it for a moment, and a process that a signal ends just then waits for itself.
+	var served atomic.Pointer[fuseServer]
+	stop := unmountOnSignal(log, func() error {
+		if server := served.Load(); server != nil {
+			return (*server).Unmount()
+		}
+		return errNotMountedYet
+	})
 	server, err := f.Serve(c.mnt, mo)
 	if err != nil {
+		stop()
 		return errors.Join(err, f.Stop(), dev.Close())
 	}
+	var running fuseServer = server
+	served.Store(&running)
 	sdNotify("READY=1")
 	if ready != nil {
 		ready.report(nil)
@@ -205,7 +238,6 @@ func (c *mountConfig) serve(ready *readyWriter) error {
 			log.Warn("standard error is a pipe and stays open", "err", err)
 		}
 	}
-	stop := unmountOnSignal(log, server.Unmount)
 	server.Wait()
 	stop()
 	sdNotify("STOPPING=1")
@@ -239,7 +271,7 @@ func (c *mountConfig) source() string {
 
 func (c *mountConfig) open() (*blockdev.File, error) {
 	o := blockdev.FileOptions{ReadOnly: c.ro, Offset: c.offset}
-	dev, err := blockdev.OpenFile(c.image, o)
+	dev, err := openWaiting(context.Background(), c.image, o)
 	if err != nil && !c.ro && (errors.Is(err, os.ErrPermission) || errors.Is(err, syscall.EROFS)) {
 		// As mount(8) does for write-protected media.
 		o.ReadOnly = true

@@ -41,6 +41,7 @@ func TestParseOptions(t *testing.T) {
 		{"rw,defaults,nofail,_netdev,x-systemd.automount,comment=x,user_xattr", mountConfig{}},
 		{"ro,norecovery,sync,dirsync,noacl,allow_other", mountConfig{ro: true, noRecovery: true, sync: true, dirSync: true, noACL: true, allowOther: true}},
 		{"noload", mountConfig{noRecovery: true}},
+		{"ro,sync,noacl,rw,async,acl", mountConfig{}},
 		{"nosuid,noatime", mountConfig{kernel: []string{"nosuid", "noatime"}}},
 		{"offset=1M,cache_size=2g,fsname=a=b,log=debug", mountConfig{offset: 1 << 20, cacheSize: 2 << 30, fsname: "a=b", logLevel: "debug"}},
 		{"commit=7,data=ordered", mountConfig{commit: 7 * time.Second, ordered: true}},
@@ -56,9 +57,10 @@ func TestParseOptions(t *testing.T) {
 		}
 	}
 	for list, says := range map[string]string{
-		"errrors=panic": `unknown mount option "errrors=panic"`, "rro": `nearest is "ro"`, "errors=no": "want continue", "errors": "unknown", "ro=1": "unknown",
+		"errrors=panic": `unknown mount option "errrors=panic"`, "rro": `nearest is "ro"`, "errors=no": "want continue", "errors": "wants a value", "ro=1": "ro takes no value",
+		"discard": `unknown mount option "discard": inlinefs mount --help`, "remount": "unmount, and mount again", "log=loud": "want debug",
 		"offset=x": "not a size", "offset=-1": "not a size", "offset=99999999T": "not a size", "cache_size=10": "at least", "mmap=other": "want cached or observe",
-		"conversion=none": "want one of", "window=2s": "want 0 to 1s", "window=x": "window", "commit=x": "commit",
+		"conversion=none": "want one of", "window=2s": "want 0 to 1s", "window=x": "window", "commit=x": "want whole seconds", "commit=65536": "0 (the default, 5) to 65535",
 		"data=journal": "want ordered (what is always done) or writeback", "data=x": "want ordered",
 	} {
 		var c mountConfig
@@ -305,8 +307,10 @@ func TestMountRefusals(t *testing.T) {
 		{"offset past the end", []string{"-o", "offset=1T", img, dir}, exitMount, ""},
 		{"missing mount point", []string{img, filepath.Join(dir, "none")}, exitMount, "mount point"},
 		{"mount point is a file", []string{img, junk}, exitMount, "not a directory"},
-		{"one argument", []string{img}, exitUsage, "accepts 2 arg(s)"},
+		{"one argument", []string{img}, exitUsage, "usage: inlinefs mount"},
 		{"bad option", []string{"-o", "errrors=panic", img, dir}, exitUsage, `nearest is "errors"`},
+		{"bad log level", []string{"-o", "log=loud", img, dir}, exitUsage, "mount option log=loud: want debug"},
+		{"empty image", []string{os.DevNull, dir}, exitMount, os.DevNull},
 		{"bad value", []string{"-o", "errors=perhaps", img, dir}, exitUsage, "remount-ro"},
 		{"bad flag", []string{"--no-such-flag", img, dir}, exitUsage, "no-such-flag"},
 	} {

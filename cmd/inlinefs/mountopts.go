@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"log/slog"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,13 +32,14 @@ type mountConfig struct {
 // passed go to the kernel; ignored are understood and mean nothing here.
 var (
 	passed  = []string{"nosuid", "suid", "nodev", "dev", "noexec", "exec", "noatime", "atime", "nodiratime", "relatime", "strictatime", "lazytime"}
-	ignored = []string{"rw", "defaults", "default_permissions", "nofail", "noauto", "auto", "_netdev", "user", "users", "nouser", "owner", "group",
-		"nodelalloc", "delalloc", "noblock_validity", "block_validity", "user_xattr", "acl", "async", "barrier", "barrier=1", "noinit_itable", "init_itable", "loop"}
+	ignored = []string{"defaults", "default_permissions", "nofail", "noauto", "auto", "_netdev", "user", "users", "nouser", "owner", "group",
+		"nodelalloc", "delalloc", "noblock_validity", "block_validity", "user_xattr", "barrier", "barrier=1", "noinit_itable", "init_itable", "loop"}
 	valued = []string{"offset", "errors", "fsname", "mmap", "conversion", "window", "cache_size", "commit", "data", "log"}
-	flags  = []string{"ro", "norecovery", "noload", "sync", "dirsync", "noacl", "allow_other"}
+	flags  = []string{"ro", "rw", "norecovery", "noload", "sync", "async", "dirsync", "noacl", "acl", "allow_other"}
 )
 
-// parse applies a comma-separated -o list. An unknown option is an error that names it and the nearest known one.
+// parse applies a comma-separated -o list; of options that contradict each other the last one holds. An unknown option is an error that
+// names it and the nearest known one.
 func (c *mountConfig) parse(list string) error {
 	for _, o := range strings.Split(list, ",") {
 		if o == "" || slices.Contains(ignored, o) || strings.HasPrefix(o, "x-") || strings.HasPrefix(o, "comment=") {
@@ -55,7 +57,7 @@ func (c *mountConfig) parse(list string) error {
 		case !has && slices.Contains(flags, k):
 			c.setFlag(k)
 		default:
-			return fmt.Errorf("unknown mount option %q, nearest is %q", o, nearest(k))
+			return unknownOption(o, k, has)
 		}
 		if err != nil {
 			return fmt.Errorf("mount option %s: %w", o, err)
@@ -64,18 +66,37 @@ func (c *mountConfig) parse(list string) error {
 	return nil
 }
 
+// unknownOption says what is wrong with an option that parse does not take.
+func unknownOption(o, k string, has bool) error {
+	known := func(lists ...[]string) bool {
+		return slices.ContainsFunc(lists, func(l []string) bool { return slices.Contains(l, k) })
+	}
+	switch {
+	case k == "remount":
+		return fmt.Errorf("mount option remount is not supported: unmount, and mount again with the other options")
+	case !has && known(valued):
+		return fmt.Errorf("mount option %s: wants a value, %s=...", o, k)
+	case has && known(flags, passed):
+		return fmt.Errorf("mount option %s: %s takes no value", o, k)
+	}
+	if n, d := nearest(k); d <= max(1, len(k)/3) {
+		return fmt.Errorf("unknown mount option %q, nearest is %q", o, n)
+	}
+	return fmt.Errorf("unknown mount option %q: inlinefs mount --help lists those that are known", o)
+}
+
 func (c *mountConfig) setFlag(k string) {
 	switch k {
-	case "ro":
-		c.ro = true
+	case "ro", "rw":
+		c.ro = k == "ro"
 	case "norecovery", "noload":
 		c.noRecovery = true
-	case "sync":
-		c.sync = true
+	case "sync", "async":
+		c.sync = k == "sync"
 	case "dirsync":
 		c.dirSync = true
-	case "noacl":
-		c.noACL = true
+	case "noacl", "acl":
+		c.noACL = k == "noacl"
 	case "allow_other":
 		c.allowOther = true
 	}
@@ -92,7 +113,9 @@ func (c *mountConfig) setValue(k, v string) (err error) {
 	case "fsname":
 		c.fsname = v
 	case "log":
-		c.logLevel = v
+		if c.logLevel = v; (&slog.LevelVar{}).UnmarshalText([]byte(v)) != nil {
+			err = fmt.Errorf("want debug, info, warn or error")
+		}
 	case "errors":
 		m := map[string]uint16{"continue": ondisk.ErrorsContinue, "remount-ro": ondisk.ErrorsRO, "panic": ondisk.ErrorsPanic}
 		if c.errors = m[v]; c.errors == 0 {
@@ -113,13 +136,13 @@ func (c *mountConfig) setValue(k, v string) (err error) {
 		}
 		c.ordered = true
 	case "window":
-		if c.window, err = time.ParseDuration(v); err == nil && (c.window < 0 || c.window > time.Second) {
-			err = fmt.Errorf("want 0 to 1s")
+		if c.window, err = time.ParseDuration(v); err != nil || c.window < 0 || c.window > time.Second {
+			err = fmt.Errorf("want 0 to 1s, as in 500us or 2ms")
 		}
 	case "commit":
 		var n uint64
 		if n, err = strconv.ParseUint(v, 10, 16); err != nil {
-			return fmt.Errorf("want seconds")
+			return fmt.Errorf("want whole seconds, 0 (the default, 5) to 65535")
 		}
 		c.commit = time.Duration(n) * time.Second
 	}
@@ -141,9 +164,9 @@ func parseSize(v string) (int64, error) {
 	return n * mult, nil
 }
 
-// nearest is the known option with the smallest edit distance.
-func nearest(k string) string {
-	best, at := "", 1<<30
+// nearest is the known option with the smallest edit distance, and that distance.
+func nearest(k string) (best string, at int) {
+	at = 1 << 30
 	for _, l := range [][]string{flags, valued, passed, ignored} {
 		for _, o := range l {
 			if d := distance(k, o); d < at {
@@ -151,7 +174,7 @@ func nearest(k string) string {
 			}
 		}
 	}
-	return best
+	return best, at
 }
 
 func distance(a, b string) int {

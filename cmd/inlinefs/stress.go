@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -33,7 +34,8 @@ and, as in seed,write-fallocate, one of the races beside the main one, with an i
 mirrors):
 %s
 
-Exit codes: 0 no violation, 1 violation found, 2 usage, 3 something is missing on this machine (it is named), 4 hang.`
+Exit codes: 0 no violation, 1 violation found (or no result, for the reason printed), 2 usage (also an option or an --image that the mount
+refuses), 3 something is missing on this machine (it is named), 4 hang.`
 
 // newStressCmd is `inlinefs stress`.
 func newStressCmd() *cobra.Command {
@@ -124,6 +126,12 @@ func runStress(cmd *cobra.Command, c stress.Config, jsonPath string) error {
 	defer stop()
 	if c.Progress != nil {
 		fmt.Fprintf(c.Progress, "seed %d\n", c.Seed)
+	}
+	if jsonPath != "" {
+		// Found out now, not after the race.
+		if _, err := os.Stat(filepath.Dir(jsonPath)); err != nil {
+			return stressUsage(fmt.Errorf("--json %s: %w", jsonPath, err))
+		}
 	}
 	res, err := stress.Run(ctx, c)
 	if err != nil {

@@ -48,7 +48,7 @@ func TestStressList(t *testing.T) {
 func TestStressUsage(t *testing.T) {
 	for _, args := range [][]string{
 		{"--no-such-flag"}, {"stray"}, {"--scenario", "nowhere"}, {"--scenario", "seek-hole,map-only"}, {"--writers", "-1"}, {"--image", "a", "--mountpoint", "b"}, {"--seed", "x"},
-		{"--mountpoint", filepath.Join(t.TempDir(), "missing")},
+		{"--mountpoint", filepath.Join(t.TempDir(), "missing")}, {"--json", filepath.Join(t.TempDir(), "missing", "x.json")},
 	} {
 		if out, code := runStressCmd(t, newStressCmd(), args...); code != stress.ExitUsage {
 			t.Errorf("%v: exit code %d, want %d\n%s", args, code, stress.ExitUsage, out)
