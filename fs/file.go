@@ -191,7 +191,11 @@ func (f *FileSystem) writeback(t *journal.Task, i *inode.Inode, in *fuse.WriteIn
 	}
 	var err error
 	if in.Fh == fhObserved {
-		err = i.Map.Merge(int64(in.Offset), keep, apply)
+		var lacks bool
+		end := int64(in.Offset) + int64(len(data))
+		if lacks, err = i.Map.Merge(int64(in.Offset), end, keep, apply); lacks {
+			f.refill(in.NodeId, end, 1)
+		}
 	} else {
 		err = apply(int64(in.Offset), keep)
 	}
@@ -202,6 +206,20 @@ func (f *FileSystem) writeback(t *journal.Task, i *inode.Inode, in *fuse.WriteIn
 		return 0, err
 	}
 	return len(data), nil
+}
+
+// refill has the kernel drop pages that lack bytes of the file, so that the next touch fills them anew. The kernel first waits for the
+// write-back that is being answered.
+func (f *FileSystem) refill(node uint64, off, n int64) {
+	s := f.server.Load()
+	if s == nil {
+		return // no kernel: an exploration
+	}
+	go func() {
+		if st := s.InodeNotify(node, off, n); st != fuse.OK && st != fuse.ENOENT {
+			f.log.Debug("pages are not dropped", "inode", node, "offset", off, "status", st.String())
+		}
+	}()
 }
 
 // Fsync makes a file durable: its bytes, its inode, and the names that lead to it.
