@@ -102,9 +102,11 @@ func (c *client) launder(drop bool) fuse.Status {
 	return st
 }
 
-// writepage sends the page, cut at i_size; the folio is locked (it is under write-back).
+// writepage sends the page, cut at i_size, and zeroes what is behind it (iomap_writeback_handle_eof); the folio is locked (it is under
+// write-back).
 func (c *client) writepage() fuse.Status {
 	n := min(c.size, pageSize)
+	clear(c.data[n:])
 	if n == 0 {
 		return fuse.OK
 	}

@@ -133,7 +133,10 @@ func Pairs() []Scenario {
 	grow.Faults = []string{"xattr-grow", "alloc"}
 	again := pair("cut+extend+store,writeback", "a store of the bytes that were there before truncate cut them off",
 		ActorSpec{Name: "cut+extend+store", Pid: 12, Ops: []op{{kind: opTruncate, size: 30}, {kind: opTruncate, size: 100}, st(start0, 72, 8)}}, flusher(), dirty...)
-	return append(append(out, fresh, grow, again), crashes()...)
+	late := pair("append,store+writeback+store", "a write-back that ends at an i_size which the client has not raised yet: an hour of stress lost one write",
+		ActorSpec{Name: "append", Pid: 10, Ops: []op{wr('W', 100, 8)}},
+		ActorSpec{Name: "store+writeback+store", Pid: 20, Ops: []op{st('S', 40, 8), {kind: opWriteback}, st('Z', 56, 8)}})
+	return append(append(out, fresh, grow, again, late), crashes()...)
 }
 
 // crashes are the scenarios of one actor and a loss of power, with a journal: the crash may come before any write to the device, and
