@@ -5,6 +5,7 @@ package explore
 import (
 	"bytes"
 	"fmt"
+	"slices"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
@@ -48,6 +49,13 @@ func (sc *Scenario) start() []byte {
 		b = o.apply(b)
 	}
 	return b
+}
+
+// crashes says whether power is lost in some execution.
+func (sc *Scenario) crashes() bool {
+	return slices.ContainsFunc(sc.Actors, func(a ActorSpec) bool {
+		return slices.ContainsFunc(a.Ops, func(o op) bool { return o.kind == opCrash })
+	})
 }
 
 var alloc = []string{"alloc"}

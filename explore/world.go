@@ -145,15 +145,26 @@ func (sc *Scenario) fork(b *base, strategy string, judged map[string][]sched.Fai
 	return w, nil
 }
 
-// stepped makes every write to the device a step that a crash may come before or after.
+// stepped makes every write to the device a step that a crash may come before or after, in the scenarios that have one. That is a switch point
+// between the step by which package extent announces file data and the write itself, so that reads are steps then as well.
 type stepped struct {
 	*blockdev.Overlay
 	w *world
 }
 
+// ReadAt reads after the step.
+func (d stepped) ReadAt(p []byte, off int64) (int, error) {
+	if d.w.sc.crashes() {
+		lock.ReadPoint("device", 0)
+	}
+	return d.Overlay.ReadAt(p, off)
+}
+
 // WriteAt writes after the step, or fails if the search wants that.
 func (d stepped) WriteAt(p []byte, off int64) (int, error) {
-	lock.ReadPoint("device", 0)
+	if d.w.sc.crashes() {
+		lock.Point("device", 0)
+	}
 	if d.w.inject("device write", 0) != nil {
 		d.w.broken = true
 		return 0, fmt.Errorf("write at %d: %w", off, fserr.IO)

@@ -1,6 +1,10 @@
 package super
 
-import "slices"
+import (
+	"slices"
+
+	"inlinefs/internal/lock"
+)
 
 // NotBusy cuts a run of n free blocks at index i where it meets a run that may not be used: freed by a transaction which is not on the
 // device yet, or held for somebody in memory. The caller holds g.Mu.
@@ -46,9 +50,13 @@ func (g *Group) Unbusy(r Run) {
 	}
 	g.LargestFree = ^uint32(0)
 	if g.returned != nil {
+		lock.Point("runs returned", 0)
 		g.returned.Add(1)
 	}
 }
 
 // Returned counts the runs that may be used again, of all groups: while it stays, and Busy is 0, who found no space finds none by waiting.
-func (f *FS) Returned() uint64 { return f.returned.Load() }
+func (f *FS) Returned() uint64 {
+	lock.ReadPoint("runs returned", 0)
+	return f.returned.Load()
+}
