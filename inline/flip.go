@@ -239,12 +239,7 @@ func (e *Engine) destroyForWriteback(t *journal.Task, i *inode.Inode) error {
 	return e.under(t, i, func(h *journal.Handle) error {
 		i.XattrSem.Lock()
 		defer i.XattrSem.Unlock()
-		lock.Reading(&i.Mu)
-		lock.Touching(&i.Mu, lock.RawFlags)
-		i.Mu.Lock()
-		inl := i.Raw.Has(ondisk.FlInlineData)
-		i.Mu.Unlock()
-		if !inl {
+		if !i.HasInline() {
 			return nil
 		}
 		return e.flipLocked(h, i, 0)

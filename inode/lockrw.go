@@ -39,7 +39,13 @@ func (i *Inode) LockRwKillable(t *journal.Task) error {
 		return nil
 	}
 	lock.Enter(lock.Rwsem, uint64(i.Ino))
-	defer lock.Leave(lock.Rwsem, uint64(i.Ino)) // by then it is held, by trying
+	err := i.tryRw(t)
+	lock.Leave(lock.Rwsem, uint64(i.Ino)) // by now it is held, by trying; no defer, which would keep the function in the plain build
+	return err
+}
+
+// tryRw tries until it has Rw or the watchdog says that it never will.
+func (i *Inode) tryRw(t *journal.Task) error {
 	t.Mm.Wait(i.rwID(), true, true)
 	for wait := time.Microsecond; !i.Rw.TryLock(); wait = min(2*wait, 100*time.Microsecond) {
 		if t.Mm.Broken() {
