@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Times what the journal costs: write+fsync of new files and appends from 1 and 4 threads, and storms of create and unlink, on the kernel's
 # ext4 (loop mount), fuse2fs (which writes no journal), inlinefs, and inlinefs on an image without a journal. All in one run: the peers take
-# turns, round after round, each on a fresh image of the same kind, which `e2fsck -fn` judges afterwards. Prints medians and ratios.
+# turns, round after round, each on a fresh image of the same kind, which `e2fsck -fn` judges afterwards. Prints medians and ratios, also of
+# the calls of fsync(2) alone: how often a thread could have called it in the time that it spent there.
 #
 #   scripts/fsyncbench.sh [--bin PATH] [--dir DIR] [-rounds N] [-syncs N] [-files N] [-peers LIST] [-options OPTS]
 #
