@@ -194,7 +194,7 @@ func (f *FileSystem) writeback(t *journal.Task, i *inode.Inode, in *fuse.WriteIn
 		var lacks bool
 		end := int64(in.Offset) + int64(len(data))
 		if lacks, err = i.Map.Merge(int64(in.Offset), end, keep, apply); lacks {
-			f.refill(in.NodeId, end, 1)
+			f.refill(in.NodeId, end)
 		}
 	} else {
 		err = apply(int64(in.Offset), keep)
@@ -208,16 +208,16 @@ func (f *FileSystem) writeback(t *journal.Task, i *inode.Inode, in *fuse.WriteIn
 	return len(data), nil
 }
 
-// refill has the kernel drop pages that lack bytes of the file, so that the next touch fills them anew. The kernel first waits for the
-// write-back that is being answered.
-func (f *FileSystem) refill(node uint64, off, n int64) {
+// refill has the kernel drop the page at byte off, which lacks bytes of the file, so that the next touch fills it anew. The kernel first waits
+// for the write-back that is being answered.
+func (f *FileSystem) refill(node uint64, off int64) {
 	s := f.server.Load()
 	if s == nil {
 		return // no kernel: an exploration
 	}
 	go func() {
-		if st := s.InodeNotify(node, off, n); st != fuse.OK && st != fuse.ENOENT {
-			f.log.Debug("pages are not dropped", "inode", node, "offset", off, "status", st.String())
+		if st := s.InodeNotify(node, off, 1); st != fuse.OK && st != fuse.ENOENT {
+			f.log.Debug("a page is not dropped", "inode", node, "offset", off, "status", st.String())
 		}
 	}()
 }

@@ -73,12 +73,17 @@ func wantArgs(cmd *cobra.Command, args []string, least, most int) error {
 	return nil
 }
 
-// openWaiting opens an image, waiting while another process holds it.
+// openWaiting opens an image, waiting while another process holds it, lockWait at most.
 func openWaiting(ctx context.Context, path string, o blockdev.FileOptions) (*blockdev.File, error) {
+	return openWithin(ctx, path, o, lockWait)
+}
+
+// openWithin is openWaiting with another bound.
+func openWithin(ctx context.Context, path string, o blockdev.FileOptions, bound time.Duration) (*blockdev.File, error) {
 	if ctx == nil {
 		ctx = context.Background()
 	}
-	ctx, cancel := context.WithTimeout(ctx, lockWait)
+	ctx, cancel := context.WithTimeout(ctx, bound)
 	defer cancel()
 	poll := time.NewTicker(lockPoll)
 	defer poll.Stop()
@@ -89,7 +94,7 @@ func openWaiting(ctx context.Context, path string, o blockdev.FileOptions) (*blo
 		}
 		select {
 		case <-ctx.Done():
-			return nil, fmt.Errorf("waited %v: %w", lockWait, err)
+			return nil, fmt.Errorf("waited %v: %w", bound, err)
 		case <-poll.C:
 		}
 	}

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,6 +26,7 @@ type umountConfig struct {
 	timeout              time.Duration
 	point                string
 	warn                 io.Writer
+	ctx                  context.Context // nil: none
 }
 
 func newUmountCmd() *cobra.Command {
@@ -36,12 +39,13 @@ func newUmountCmd() *cobra.Command {
 		Long: `umount unmounts MNT and waits until the daemon has written everything back and let the image go: the image may be copied,
 checked or mounted elsewhere at once. umount(8) and fusermount3 -u return before that (a FUSE daemon hears of the unmount afterwards), unless
 this program is /sbin/umount.fuse.inlinefs as well. Exit status: 0 done, 1 usage, 32 not unmounted, or the journal was not emptied.`,
-		Args: cobra.ExactArgs(1),
+		DisableFlagsInUseLine: true,
+		Args:                  func(cmd *cobra.Command, args []string) error { return wantArgs(cmd, args, 1, 1) },
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if namespace != "" {
 				return &codeError{exitUsage, fmt.Errorf("umount -N %s: unmounting in another namespace is not supported", namespace)}
 			}
-			c.point, c.warn = args[0], cmd.ErrOrStderr()
+			c.ctx, c.point, c.warn = cmd.Context(), args[0], cmd.ErrOrStderr()
 			if err := c.run(); err != nil {
 				return &codeError{exitMount, err}
 			}
@@ -140,30 +144,30 @@ func (c *umountConfig) unmount(point string) error {
 	return nil
 }
 
+// forever is the wait without --timeout.
+const forever = time.Duration(math.MaxInt64)
+
 // wait returns when nobody has the image for writing, with an error if what is left needs a replay.
 func (c *umountConfig) wait(point, image string) error {
-	start := time.Now()
-	said := false
-	for {
-		dev, err := blockdev.OpenFile(image, blockdev.FileOptions{ReadOnly: true})
-		switch {
-		case err == nil:
-			return errors.Join(journalEmpty(dev, image), dev.Close())
-		case !errors.Is(err, blockdev.ErrBusy):
-			return fmt.Errorf("%s is unmounted; whether its image is written back cannot be told: %w", point, err)
-		}
-		waited := time.Since(start)
-		if c.timeout > 0 && waited > c.timeout {
-			return fmt.Errorf("%s is unmounted, and after %v the daemon still has its image: %w", point, c.timeout, err)
-		}
-		if !said && waited > lockWait {
-			said = true
-			if _, err := fmt.Fprintf(c.warn, "inlinefs: %s is unmounted; waiting for %s, which is being written back, or mounted in another namespace\n", point, image); err != nil {
-				return err
-			}
-		}
-		time.Sleep(lockPoll)
+	bound := forever
+	if c.timeout > 0 {
+		bound = c.timeout
 	}
+	read := blockdev.FileOptions{ReadOnly: true}
+	dev, err := openWithin(c.ctx, image, read, min(bound, lockWait))
+	if errors.Is(err, blockdev.ErrBusy) && bound > lockWait {
+		if _, err := fmt.Fprintf(c.warn, "inlinefs: %s is unmounted; waiting for %s, which is being written back, or mounted in another namespace\n", point, image); err != nil {
+			return err
+		}
+		dev, err = openWithin(c.ctx, image, read, bound-lockWait)
+	}
+	switch {
+	case errors.Is(err, blockdev.ErrBusy):
+		return fmt.Errorf("%s is unmounted, and after %v the daemon still has its image: %w", point, bound, err)
+	case err != nil:
+		return fmt.Errorf("%s is unmounted; whether its image is written back cannot be told: %w", point, err)
+	}
+	return errors.Join(journalEmpty(dev, image), dev.Close())
 }
 
 // journalEmpty looks at the superblock that the daemon left.

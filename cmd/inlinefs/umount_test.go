@@ -79,7 +79,7 @@ func TestUmountRefusals(t *testing.T) {
 		{[]string{"/proc"}, exitMount, "type proc"},
 		{[]string{"/nonexistent"}, exitMount, "/nonexistent: no such file"},
 		{[]string{dir}, exitMount, "busy"},
-		{[]string{}, exitUsage, "accepts 1 arg"},
+		{[]string{}, exitUsage, "umount: 0 arguments, usage: "},
 		{[]string{"-N", "1", dir}, exitUsage, "another namespace"},
 	} {
 		if code, said := newCommand(t, append([]string{"umount"}, c.args...)...).run(); code != c.code || !strings.Contains(said, c.says) {
