@@ -13,8 +13,12 @@ import (
 
 const pageSize = 4096
 
-// clientFolio is the client's lock of folio 0 while the daemon serves a fill or a write-back of it.
-var clientFolio = &lock.Class{Name: "client's folio lock", Rank: 25}
+// clientFolio is the client's lock of folio 0 while the daemon serves a fill or a write-back of it. clientSize makes every look at i_size, and
+// every change of it, a step; the kernel has no lock there.
+var (
+	clientFolio = &lock.Class{Name: "client's folio lock", Rank: 25}
+	clientSize  = &lock.Class{Name: "client's i_size", Rank: 26}
+)
 
 // client is the kernel's side of the one file: its page, and the requests that a system call becomes (fuse-in-go.md, C2 and C3).
 type client struct {
@@ -25,13 +29,16 @@ type client struct {
 	present bool           // guarded by folio
 	dirty   bool           // guarded by folio
 	data    [pageSize]byte // guarded by folio
-	size    uint64         // guarded by folio; i_size as the client knows it
 	lost    bool           // guarded by folio; a write-back was answered with an error
+
+	sizeMu lock.Mutex
+	size   uint64 // guarded by sizeMu; i_size as the client knows it
 }
 
 func newClient(w *world, node, size uint64) *client {
 	c := &client{w: w, node: node, size: size}
 	lock.NameMutex(&c.folio, clientFolio, node)
+	lock.NameMutex(&c.sizeMu, clientSize, node)
 	return c
 }
 
@@ -42,8 +49,8 @@ func (c *client) header(pid uint32) fuse.InHeader {
 // observed is the handle that the daemon gives to an observed open.
 const observed = 1
 
-// write is write(2) on a direct-I/O file: dirty pages in the range are laundered and dropped before the request, and what was dirtied
-// meanwhile after it.
+// write is write(2) on a direct-I/O file: dirty pages in the range are laundered and dropped before the request, what was dirtied meanwhile
+// after it, and only then i_size is raised (fuse_direct_write_iter).
 func (c *client) write(pid uint32, off uint64, p []byte) fuse.Status {
 	if st := c.launder(true); st != fuse.OK {
 		return st
@@ -53,10 +60,10 @@ func (c *client) write(pid uint32, off uint64, p []byte) fuse.Status {
 	if st == fuse.OK && int(n) != len(p) {
 		st = fuse.Status(syscall.ENOSPC)
 	}
+	c.launder(true)
 	if st == fuse.OK {
 		c.grow(off + uint64(n))
 	}
-	c.launder(true)
 	return st
 }
 
@@ -68,14 +75,25 @@ func (c *client) look(ask func() bool) bool {
 	return ask()
 }
 
-// grow makes i_size at least size.
+// isize is i_size now.
+func (c *client) isize() uint64 {
+	lock.Reading(&c.sizeMu)
+	c.sizeMu.Lock()
+	defer c.sizeMu.Unlock()
+	return c.size
+}
+
+func (c *client) setSize(size uint64) {
+	c.sizeMu.Lock()
+	c.size = size
+	c.sizeMu.Unlock()
+}
+
+// grow makes i_size at least size. Nobody else changes it meanwhile: those who do hold i_rwsem.
 func (c *client) grow(size uint64) {
-	if c.look(func() bool { return c.size >= size }) {
-		return
+	if c.isize() < size {
+		c.setSize(size)
 	}
-	c.folio.Lock()
-	c.size = max(c.size, size)
-	c.folio.Unlock()
 }
 
 // read is read(2) on a direct-I/O file.
@@ -102,11 +120,11 @@ func (c *client) launder(drop bool) fuse.Status {
 	return st
 }
 
-// writepage sends the page, cut at i_size, and zeroes what is behind it (iomap_writeback_handle_eof); the folio is locked (it is under
-// write-back).
+// writepage zeroes the page behind i_size (iomap_writeback_handle_eof) and sends it, cut at i_size as it is then (fuse_send_writepage): it may have
+// been raised in between. The folio is locked (it is under write-back).
 func (c *client) writepage() fuse.Status {
-	n := min(c.size, pageSize)
-	clear(c.data[n:])
+	clear(c.data[min(c.isize(), pageSize):])
+	n := min(c.isize(), pageSize)
 	if n == 0 {
 		return fuse.OK
 	}
@@ -123,7 +141,7 @@ func (c *client) writepage() fuse.Status {
 func (c *client) store(pid uint32, off uint64, p []byte) fuse.Status {
 	c.folio.Lock()
 	defer c.folio.Unlock()
-	if off+uint64(len(p)) > (c.size+pageSize-1)&^(pageSize-1) {
+	if off+uint64(len(p)) > (c.isize()+pageSize-1)&^(pageSize-1) {
 		return fuse.Status(syscall.EFAULT)
 	}
 	if !c.present {
@@ -167,9 +185,9 @@ func (c *client) truncate(pid uint32, size uint64) fuse.Status {
 	if st != fuse.OK {
 		return st
 	}
+	c.setSize(size)
 	c.folio.Lock()
 	defer c.folio.Unlock()
-	c.size = size
 	if size < pageSize {
 		clear(c.data[size:])
 	}
@@ -198,4 +216,21 @@ func (c *client) fsync(pid uint32) fuse.Status {
 		return st
 	}
 	return c.w.fs.Fsync(nil, &fuse.FsyncIn{InHeader: c.header(pid), Fh: observed})
+}
+
+// InodeNotify may be done at any time, and so never here.
+func (c *client) InodeNotify(uint64, int64, int64) fuse.Status { return fuse.OK }
+
+// InodeNotifyStoreCache is fuse_notify_store: i_size first, then the page if it is there; one that is not stays without the rest of its bytes.
+func (c *client) InodeNotifyStoreCache(_ uint64, off int64, p []byte) fuse.Status {
+	c.grow(uint64(off) + uint64(len(p)))
+	if !c.look(func() bool { return c.present }) {
+		return fuse.OK
+	}
+	c.folio.Lock()
+	defer c.folio.Unlock()
+	if c.present {
+		copy(c.data[off:], p)
+	}
+	return fuse.OK
 }

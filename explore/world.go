@@ -129,6 +129,7 @@ func (sc *Scenario) fork(b *base, strategy string, judged map[string][]sched.Fai
 		return nil, err
 	}
 	w.c = newClient(w, b.node, b.size)
+	w.fs.SetNotifier(w.c)
 	// The kernel knows the file: a reference for its lookup, and an observed handle.
 	if st := w.fs.Lookup(nil, &fuse.InHeader{NodeId: fuse.FUSE_ROOT_ID}, "f", &fuse.EntryOut{}); st != fuse.OK {
 		return nil, fmt.Errorf("lookup: %v", st)

@@ -9,6 +9,7 @@ import (
 	"inlinefs/inode"
 	"inlinefs/internal/fserr"
 	"inlinefs/journal"
+	"inlinefs/mm"
 	"inlinefs/ondisk"
 )
 
@@ -144,6 +145,11 @@ func (f *FileSystem) write(t *journal.Task, in *fuse.WriteIn, data []byte) (int,
 	if in.WriteFlags&fuse.WRITE_CACHE != 0 {
 		return f.writeback(t, i, in, data)
 	}
+	old := i.Size()
+	grows := in.Fh == fhObserved && old%mm.PageSize != 0 && in.Offset+uint64(len(data)) > old
+	if grows {
+		i.Map.Grow(int64(old))
+	}
 	n := 0
 	err = f.again(func() (err error) {
 		i.LockRw(t)
@@ -153,6 +159,10 @@ func (f *FileSystem) write(t *journal.Task, in *fuse.WriteIn, data []byte) (int,
 		n += done
 		return err
 	})
+	if grows {
+		f.raise(in, data[:n], old)
+		i.Map.Grown()
+	}
 	if err == nil && in.Flags&unix.O_DSYNC != 0 {
 		err = f.sync(i)
 	} else if err == nil {
@@ -206,20 +216,6 @@ func (f *FileSystem) writeback(t *journal.Task, i *inode.Inode, in *fuse.WriteIn
 		return 0, err
 	}
 	return len(data), nil
-}
-
-// refill has the kernel drop the page at byte off, which lacks bytes of the file, so that the next touch fills it anew. The kernel first waits
-// for the write-back that is being answered.
-func (f *FileSystem) refill(node uint64, off int64) {
-	s := f.server.Load()
-	if s == nil {
-		return // no kernel: an exploration
-	}
-	go func() {
-		if st := s.InodeNotify(node, off, 1); st != fuse.OK && st != fuse.ENOENT {
-			f.log.Debug("a page is not dropped", "inode", node, "offset", off, "status", st.String())
-		}
-	}()
 }
 
 // Fsync makes a file durable: its bytes, its inode, and the names that lead to it.

@@ -64,7 +64,7 @@ type FileSystem struct {
 	orphanFile *orphanFile  // guarded by orphanMu; nil when there is none
 	watch      *watchdog    // immutable, nil unless observing
 	shadow     *mm.Shadow   // immutable, nil unless observing; the clients' locks
-	server     atomic.Pointer[fuse.Server]
+	client     atomic.Pointer[Notifier]
 	ended      chan struct{} // immutable; closed by Stop
 	leaving    atomic.Int64  // FORGET requests being served, inodes being evicted
 	freed      atomic.Uint64 // deleted inodes freed so far
@@ -259,7 +259,7 @@ func (f *FileSystem) entry(i *inode.Inode, out *fuse.EntryOut) {
 func (f *FileSystem) String() string { return "inlinefs" }
 
 // Init remembers the server, for notifications.
-func (f *FileSystem) Init(s *fuse.Server) { f.server.Store(s) }
+func (f *FileSystem) Init(s *fuse.Server) { f.SetNotifier(s) }
 
 // Report is the mount's account of itself.
 func (f *FileSystem) Report() event.Report {

@@ -3,6 +3,7 @@ package fs
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -10,24 +11,59 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
+// lateNotifier tells the client's kernel of a size when wait is closed, or never if that is nil.
+type lateNotifier struct {
+	Notifier
+	came chan struct{} // closed when there is something to tell
+	wait chan struct{}
+}
+
+func (l *lateNotifier) InodeNotifyStoreCache(node uint64, off int64, data []byte) fuse.Status {
+	if l.wait == nil {
+		return fuse.ENOENT
+	}
+	close(l.came)
+	<-l.wait
+	return l.Notifier.InodeNotifyStoreCache(node, off, data)
+}
+
+// appendUnknown makes file f of 42 bytes, which client c maps, longer by 8 of which the kernel knows no more than the mount tells it.
+func appendUnknown(t *testing.T, m *mounted) (path string, c *client, node uint64, grow func()) {
+	t.Helper()
+	path = m.path("f")
+	write(t, path, strings.Repeat("o", 42))
+	c = newClient(t)
+	c.ok("open "+path, "announce", "map 4096")
+	node = stat(t, path).Ino
+	return path, c, node, func() {
+		in := &fuse.WriteIn{InHeader: fuse.InHeader{NodeId: node}, Fh: fhObserved, Offset: 42, Size: 8}
+		if n, st := m.f.Write(nil, in, []byte("appended")); st != fuse.OK || n != 8 {
+			t.Errorf("the write behind the kernel's back: %d, %v", n, st)
+		}
+	}
+}
+
+// fileIs reads what the mount has, past the page cache.
+func fileIs(t *testing.T, path, want string) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	must(t, err)
+	defer f.Close()
+	b := make([]byte, len(want)+1)
+	if n, _ := f.ReadAt(b, 0); string(b[:n]) != want {
+		t.Errorf("the file has %q, want %q", b[:n], want)
+	}
+}
+
 // TestSizeLags: between the answer to a write that grows the file and the moment in which the kernel takes note of the size, a fault is filled
 // with the new bytes, and a write-back of that page ends at the old size, after the kernel has zeroed what is beyond it in its page
 // (iomap_writeback_handle_eof). When the page is written back by the new size, those zeros are no stores. The moment is drawn out here by a
 // write that the kernel does not know of.
 func TestSizeLags(t *testing.T) {
 	m := observe(t, "flip_folio", config{})
-	p := m.path("f")
-	write(t, p, strings.Repeat("o", 42))
-	f, err := os.OpenFile(p, os.O_RDWR, 0)
-	must(t, err)
-	defer f.Close()
-	c := newClient(t)
-	c.ok("open "+p, "announce", "map 4096")
-	ino := stat(t, p).Ino
-	in := &fuse.WriteIn{InHeader: fuse.InHeader{NodeId: ino}, Fh: fhObserved, Offset: 42, Size: 8}
-	if n, st := m.f.Write(nil, in, []byte("appended")); st != fuse.OK || n != 8 {
-		t.Fatalf("the write behind the kernel's back: %d, %v", n, st)
-	}
+	m.f.SetNotifier(&lateNotifier{Notifier: m.server})
+	p, c, ino, grow := appendUnknown(t, m)
+	grow()
 	c.ok("store 0 120 8")
 	if got := c.do("load 42 8"); got != fmt.Sprintf("ok %x", "appended") {
 		t.Fatalf("the page was filled with %s", got)
@@ -48,10 +84,80 @@ func TestSizeLags(t *testing.T) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	c.ok("store 16 122 8", "msync", "unmap", "close")
-	b := make([]byte, 50)
-	_, err = f.ReadAt(b, 0)
+	fileIs(t, p, "xxxxxxxxyyyyyyyyzzzzzzzz"+strings.Repeat("o", 18)+"appended")
+}
+
+// TestSizeIsTold: the kernel knows the new size before it hears that its write is done. A store behind the old one, in the same page, is
+// written back; under the old size it would be zeroed and cut off.
+func TestSizeIsTold(t *testing.T) {
+	m := observe(t, "flip_folio", config{})
+	p, c, _, grow := appendUnknown(t, m)
+	grow()
+	c.ok("store 44 120 4", "msync", "unmap", "close")
+	fileIs(t, p, strings.Repeat("o", 42)+"apxxxxed")
+}
+
+// TestSizeRaisedInWriteback: a page is filled with the new bytes before the kernel knows the new size, its write-back begins by the old size
+// (the page is zeroed behind it) and is sent by the new one, so that the zeros come with the request. They are no stores. A truncate to the
+// new size holds the write-back in between.
+func TestSizeRaisedInWriteback(t *testing.T) {
+	m := observe(t, "flip_folio", config{})
+	late := &lateNotifier{Notifier: m.server, came: make(chan struct{}), wait: make(chan struct{})}
+	m.f.SetNotifier(late)
+	p, c, ino, grow := appendUnknown(t, m)
+	written, cut := make(chan struct{}), make(chan error, 1)
+	go func() { grow(); close(written) }()
+	<-late.came
+	c.ok("store 0 120 8")
+	i, err := m.f.get(ino)
 	must(t, err)
-	if want := "xxxxxxxxyyyyyyyyzzzzzzzz" + strings.Repeat("o", 18) + "appended"; string(b) != want {
-		t.Errorf("the file has %q, want %q", b, want)
+	i.Rw.Lock()
+	go func() { cut <- os.Truncate(p, 50) }()
+	m.waitTask("setattr")
+	c.send("unmap") // writes back, without i_rwsem (fuse_vma_close)
+	c.waitSleep()
+	i.Rw.Unlock()
+	m.f.put(i)
+	must(t, <-cut)
+	if got := c.answer(); got != "ok" {
+		t.Errorf("munmap: %s", got)
 	}
+	close(late.wait)
+	<-written
+	c.ok("close")
+	fileIs(t, p, "xxxxxxxx"+strings.Repeat("o", 34)+"appended")
+}
+
+// waitTask waits until the mount is at work on a request of the named kind.
+func (m *mounted) waitTask(op string) {
+	m.t.Helper()
+	for range 3000 {
+		m.f.watch.mu.Lock()
+		for task := range m.f.watch.active {
+			if task.Op == op {
+				m.f.watch.mu.Unlock()
+				return
+			}
+		}
+		m.f.watch.mu.Unlock()
+		time.Sleep(time.Millisecond)
+	}
+	m.t.Fatalf("no %s comes", op)
+}
+
+// waitSleep waits until a thread of the client sleeps in the kernel where no signal wakes it: for write-back, in these tests.
+func (c *client) waitSleep() {
+	c.t.Helper()
+	for range 3000 {
+		stats, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", c.cmd.Process.Pid))
+		must(c.t, err)
+		for _, name := range stats {
+			b, err := os.ReadFile(name)
+			if _, rest, ok := strings.Cut(string(b), ") "); err == nil && ok && strings.HasPrefix(rest, "D") {
+				return
+			}
+		}
+		time.Sleep(time.Millisecond)
+	}
+	c.t.Fatal("the client does not wait in the kernel")
 }

@@ -27,6 +27,9 @@ type Mapping struct {
 	fills map[int64]*fill // guarded by mu; by page index
 	cut   bool            // guarded by mu; some fill may have cuts
 	space *Budget         // guarded by mu
+	// writes that make the file longer and are not known to the client yet, and the least size that it may still have; guarded by mu
+	growing int
+	from    int64
 }
 
 // Name gives the mapping's locks their place in the order, for inode ino.
@@ -41,6 +44,7 @@ type fill struct {
 	page int64
 	data [PageSize]byte
 	cuts []cut
+	soft int // from here on a zero is no store, 0: none is; see Grow
 	// links of the budget's list, guarded by the budget's mu.
 	prev, next *fill
 }
@@ -75,6 +79,45 @@ func (f *fill) store(in int, data []byte) {
 	for _, c := range f.cuts {
 		clear(f.data[c.from : c.from+len(c.was)])
 	}
+}
+
+// blank takes the zeros of data (at byte in of the page) that lie in the soft part for no stores, and says whether the page was filled with
+// something else there. The caller holds the mapping's mu.
+func (f *fill) blank(in int, data, was []byte) (lacks bool) {
+	if f.soft == 0 {
+		return false
+	}
+	for k := max(f.soft, in); k < in+len(data); k++ {
+		if data[k-in] == 0 && was[k] != 0 {
+			was[k], lacks = 0, true
+		}
+	}
+	return lacks
+}
+
+// Grow says that a write(2) begins which may make the file longer than from bytes, Grown that the client's i_size is known to be past the page of
+// that byte, or that the write has failed. In between a page may be filled with bytes behind the client's i_size. Write-back zeroes the page behind
+// i_size as it is when it begins (iomap_writeback_handle_eof, Linux 6.17) and is cut at i_size as it is when it is sent (fuse_send_writepage):
+// where that was raised meanwhile, the zeros come with the request. So in a page that was filled in between, zeros behind from are no stores. A
+// mapping that does store zeros there stores them while the write is under way, and either order is right.
+//
+// Writes may overlap (asynchronous ones of one call): then from is the least.
+func (m *Mapping) Grow(from int64) {
+	lock.Point("page fills", m.ino)
+	m.mu.Lock()
+	if m.growing == 0 || from < m.from {
+		m.from = from
+	}
+	m.growing++
+	m.mu.Unlock()
+}
+
+// Grown ends what Grow began.
+func (m *Mapping) Grown() {
+	lock.Point("page fills", m.ino)
+	m.mu.Lock()
+	m.growing--
+	m.mu.Unlock()
 }
 
 // Budget bounds the memory of all fills of a mount; the oldest are forgotten first. A forgotten page's write-back is applied whole.
@@ -124,7 +167,10 @@ func (m *Mapping) fillPage(b *Budget, page int64, data []byte) {
 	}
 	n := copy(f.data[:], data)
 	clear(f.data[n:])
-	f.cuts = nil
+	f.cuts, f.soft = nil, 0
+	if m.growing > 0 && page == m.from/PageSize {
+		f.soft = int(m.from % PageSize)
+	}
 	m.mu.Unlock()
 	if !isNew {
 		return
@@ -174,8 +220,8 @@ func (b *Budget) unlink(f *fill) {
 // first error of apply.
 //
 // end is where the client ended the write-back, which data may have been cut from. Within a page it is the client's i_size. lacks says that
-// the client's page now lacks bytes of the file which are behind it: a write that grows the file is answered before the client takes note of
-// the size, and a fault between the two is filled with all of it.
+// the client's page now lacks bytes of the file: a write that grows the file is answered before the client takes note of the size, and a fault
+// between the two is filled with all of it.
 func (m *Mapping) Merge(off, end int64, data []byte, apply func(off int64, p []byte) error) (lacks bool, err error) {
 	for len(data) > 0 {
 		page, in := off/PageSize, int(off%PageSize)
@@ -208,6 +254,7 @@ func (m *Mapping) mergePage(page int64, in, last int, data []byte, apply func(of
 	var was [PageSize]byte
 	copy(was[:], f.data[:])
 	f.stale(in, data, was[:])
+	lacks = f.blank(in, data, was[:]) || lacks
 	m.mu.Unlock()
 	old := was[in : in+len(data)]
 	if bytes.Equal(old, data) {
