@@ -49,11 +49,11 @@ type op struct {
 	got  []byte
 }
 
-// String is "write 8 W at 8".
+// String is "write W*8 at 8".
 func (o *op) String() string {
 	switch o.kind {
 	case opWrite, opStore:
-		return fmt.Sprintf("%s %d*%c at %d", opNames[o.kind], len(o.data), o.data[0], o.off)
+		return fmt.Sprintf("%s %s at %d", opNames[o.kind], show(o.data), o.off)
 	case opTruncate, opFallocate:
 		return fmt.Sprintf("%s %d", opNames[o.kind], o.size)
 	}

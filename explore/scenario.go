@@ -31,7 +31,8 @@ type Scenario struct {
 	Before []op
 	// Fresh: the file has no bytes yet and is not inline on disk.
 	Fresh bool
-	// Faults names the steps that may fail, one of them once: "alloc", "xattr-grow".
+	// Faults names the steps that may fail, one of them once: "alloc", "xattr-grow", "device write", "user-copy" (the buffer of a write(2) is
+	// gone when it is to be copied).
 	Faults []string
 	// Journal: the image has a journal.
 	Journal bool
@@ -93,6 +94,9 @@ func gup() ActorSpec {
 	a.Name, a.Pid, a.NoRetry = "gup", 22, true
 	return a
 }
+func (a ActorSpec) writes() bool {
+	return slices.ContainsFunc(a.Ops, func(o op) bool { return o.kind == opWrite })
+}
 func (a ActorSpec) in(pid uint32) ActorSpec { a.Pid = pid; return a }
 
 // dirty is a store that happened before the race, through a mapping that nobody announced.
@@ -144,7 +148,16 @@ func Pairs() []Scenario {
 	late := pair("append,store+writeback+store", "a write-back that ends at an i_size which the client has not raised yet: an hour of stress lost one write",
 		ActorSpec{Name: "append", Pid: 10, Ops: []op{wr('W', 100, 8)}},
 		ActorSpec{Name: "store+writeback+store", Pid: 20, Ops: []op{st('S', 40, 8), {kind: opWriteback}, st('Z', 56, 8)}})
-	return append(append(out, fresh, grow, again, late), crashes()...)
+	blank := pair("append+store of zeros,touch+writeback", "zeros behind an old i_size are the client's, unless a mapping stored them",
+		ActorSpec{Name: "append+store", Pid: 10, Ops: []op{wr('W', 100, 8), st(0, 100, 8)}},
+		ActorSpec{Name: "touch+writeback", Pid: 20, Ops: []op{{kind: opTouch}, {kind: opWriteback}}})
+	out = append(out, fresh, grow, again, late, blank)
+	for k := range out {
+		if slices.ContainsFunc(out[k].Actors, ActorSpec.writes) {
+			out[k].Faults = append(slices.Clone(out[k].Faults), "user-copy")
+		}
+	}
+	return append(out, crashes()...)
 }
 
 // crashes are the scenarios of one actor and a loss of power, with a journal: the crash may come before any write to the device, and

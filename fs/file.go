@@ -161,7 +161,9 @@ func (f *FileSystem) write(t *journal.Task, in *fuse.WriteIn, data []byte) (int,
 	})
 	if grows {
 		f.raise(in, data[:n], old)
-		i.Map.Grown()
+		if i.Map.Grown() {
+			f.refill(in.NodeId, int64(old))
+		}
 	}
 	if err == nil && in.Flags&unix.O_DSYNC != 0 {
 		err = f.sync(i)
@@ -201,11 +203,7 @@ func (f *FileSystem) writeback(t *journal.Task, i *inode.Inode, in *fuse.WriteIn
 	}
 	var err error
 	if in.Fh == fhObserved {
-		var lacks bool
-		end := int64(in.Offset) + int64(len(data))
-		if lacks, err = i.Map.Merge(int64(in.Offset), end, keep, apply); lacks {
-			f.refill(in.NodeId, end)
-		}
+		err = i.Map.Merge(int64(in.Offset), keep, apply)
 	} else {
 		err = apply(int64(in.Offset), keep)
 	}

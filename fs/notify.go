@@ -28,8 +28,8 @@ func (f *FileSystem) notify(what string, node uint64, off int64, tell func(n Not
 	}
 }
 
-// refill has the kernel drop the page at byte off, which lacks bytes of the file, so that the next touch fills it anew. The kernel first waits
-// for the write-back that is being answered.
+// refill has the kernel drop the page at byte off, which may lack bytes of the file, so that the next touch fills it anew. The kernel waits for
+// a fill or a write-back of it that is being served, and so nobody here waits for the kernel. 6.12.y and 6.18.y drop it in write(2) as well.
 func (f *FileSystem) refill(node uint64, off int64) {
 	go f.notify("a page that lacks bytes is not dropped", node, off, func(n Notifier) fuse.Status { return n.InodeNotify(node, off, 1) })
 }

@@ -137,8 +137,8 @@ func (e *Engine) prepare(i *inode.Inode, end uint64) (ok bool, err error) {
 	return err == nil, err
 }
 
-// WriteEnd stores p at off and closes what WriteBegin opened (ext4_da_write_end). Like the kernel it asks the inode again whether it
-// is inline; an answer that differs from the token's is a violation and stores nothing.
+// WriteEnd stores p at off and closes what WriteBegin opened (ext4_da_write_end); without a p it stores nothing. Like the kernel it asks the
+// inode again whether it is inline; an answer that differs from the token's is a violation and stores nothing.
 func (e *Engine) WriteEnd(t *journal.Task, i *inode.Inode, tok Token, p []byte, off uint64) (int, error) {
 	has, may := i.HasInline(), i.MayInline.Load()
 	at := i.Now()
@@ -170,12 +170,16 @@ func (e *Engine) WriteEnd(t *journal.Task, i *inode.Inode, tok Token, p []byte, 
 // endInline is ext4_write_inline_data_end.
 func (e *Engine) endInline(t *journal.Task, i *inode.Inode, tok Token, p []byte, off uint64) (int, error) {
 	h := tok.handle
-	flipped, err := e.storeInline(i, p, off)
+	var flipped bool
+	var err error
+	if len(p) > 0 {
+		flipped, err = e.storeInline(i, p, off)
+	}
 	tok.unlockFolio()
 	if flipped {
 		err = e.FS.Journal.V.Raise(journal.ModeMismatch, t, uint64(i.Ino), nil, "write of %d bytes at %d finds no inline data under xattr_sem, inode %d", len(p), off, i.Ino)
 	}
-	if err == nil {
+	if err == nil && len(p) > 0 {
 		i.Touch(time.Now(), ondisk.Mtime, ondisk.Ctime)
 		err = i.MarkDirty(h)
 	}
@@ -214,6 +218,9 @@ func (e *Engine) storeInline(i *inode.Inode, p []byte, off uint64) (flipped bool
 
 // endBlock stores p in blocks. A file found inline when a block is to be mapped is the violation that ext4_do_writepages meets.
 func (e *Engine) endBlock(t *journal.Task, i *inode.Inode, p []byte, off uint64) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
 	n, dirtied, err := extent.Write(t, i, p, off)
 	if errors.Is(err, extent.ErrInline) {
 		err = e.FS.Journal.V.Raise(journal.InlineWriteback, t, uint64(i.Ino), nil, "block write of %d bytes at %d meets inline data, inode %d", len(p), off, i.Ino)
@@ -258,11 +265,20 @@ func (e *Engine) Write(t *journal.Task, i *inode.Inode, p []byte, off uint64) (i
 	if off+uint64(len(p)) < off || off+uint64(len(p)) > 1<<62 {
 		return 0, fmt.Errorf("%s: %d bytes at %d: %w", i.Name(), len(p), off, errTooBig)
 	}
-	t.Mm.CopyFromUser() // fault_in_iov_iter_readable, under i_rwsem
-	tok, err := e.WriteBegin(t, i, off, len(p))
-	if err != nil {
-		return 0, err
+	for {
+		t.Mm.CopyFromUser() // fault_in_iov_iter_readable, under i_rwsem
+		tok, err := e.WriteBegin(t, i, off, len(p))
+		if err != nil {
+			return 0, err
+		}
+		e.window(t, i, pointBeginEnd)
+		if e.FS.Inject("user-copy", uint64(i.Ino)) == nil {
+			return e.WriteEnd(t, i, tok, p, off)
+		}
+		// The buffer was reclaimed since it was faulted in, and the copy is made with faults disabled: nothing is copied, the write ends so,
+		// and is begun anew (generic_perform_write).
+		if _, err := e.WriteEnd(t, i, tok, nil, off); err != nil {
+			return 0, err
+		}
 	}
-	e.window(t, i, pointBeginEnd)
-	return e.WriteEnd(t, i, tok, p, off)
 }

@@ -36,7 +36,7 @@ func (l *lagging) send() {
 		return
 	}
 	l.zeroed, l.dirty = false, false
-	_, err := l.m.Merge(0, int64(l.isize), l.page[:l.isize], func(off int64, p []byte) error {
+	err := l.m.Merge(0, l.page[:l.isize], func(off int64, p []byte) error {
 		copy(l.file[off:], p)
 		return nil
 	})
@@ -108,4 +108,44 @@ func TestGrow(t *testing.T) {
 			},
 		})
 	})
+}
+
+// TestGrown: a page that was filled while a write grew the file is to be dropped, one that was filled before is not, nor one that is not the page of
+// the old size; a fill after it is a fill like any other.
+func TestGrown(t *testing.T) {
+	const size = PageSize + 42
+	for _, c := range []struct {
+		name string
+		page int64
+		when string
+		want bool
+	}{
+		{"meanwhile", 1, "meanwhile", true},
+		{"another page", 0, "meanwhile", false},
+		{"before", 1, "before", false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var m Mapping
+			b := NewBudget(1 << 20)
+			data := bytes.Repeat([]byte{'o'}, 50)
+			if c.when == "before" {
+				m.Filled(b, c.page*PageSize, data)
+			}
+			m.Grow(size)
+			m.Grow(size + 8) // of the same call
+			if c.when == "meanwhile" {
+				m.Filled(b, c.page*PageSize, data)
+			}
+			for range 2 {
+				if got := m.Grown(); got != c.want {
+					t.Errorf("to be dropped: %v, want %v", got, c.want)
+				}
+			}
+			m.Filled(b, c.page*PageSize, data)
+			data[45] = 0
+			if got := applied(t, &m, c.page*PageSize, data); len(got) != 1 || got[c.page*PageSize+45] != "\x00" {
+				t.Errorf("a store of zero after a later fill: %v", got)
+			}
+		})
+	}
 }

@@ -49,8 +49,8 @@ type fill struct {
 	prev, next *fill
 }
 
-// cut is a part of a page that was punched, or lay behind the client's i_size: until the kernel has zeroed its page too, it may write the part
-// back as it was, and that is no store. It ends when the page is filled anew, when the part comes back otherwise, and by Settle.
+// cut is a part of a page that was punched: until the kernel has zeroed its page too, it may write the part back as it was, and that is no
+// store. It ends when the page is filled anew, when the part comes back otherwise, and by Settle.
 type cut struct {
 	from int
 	was  []byte
@@ -81,18 +81,16 @@ func (f *fill) store(in int, data []byte) {
 	}
 }
 
-// blank takes the zeros of data (at byte in of the page) that lie in the soft part for no stores, and says whether the page was filled with
-// something else there. The caller holds the mapping's mu.
-func (f *fill) blank(in int, data, was []byte) (lacks bool) {
+// blank takes the zeros of data (at byte in of the page) that lie in the soft part for what was there. The caller holds the mapping's mu.
+func (f *fill) blank(in int, data, was []byte) {
 	if f.soft == 0 {
-		return false
+		return
 	}
 	for k := max(f.soft, in); k < in+len(data); k++ {
-		if data[k-in] == 0 && was[k] != 0 {
-			was[k], lacks = 0, true
+		if data[k-in] == 0 {
+			was[k] = 0
 		}
 	}
-	return lacks
 }
 
 // Grow says that a write(2) begins which may make the file longer than from bytes, Grown that the client's i_size is known to be past the page of
@@ -112,12 +110,14 @@ func (m *Mapping) Grow(from int64) {
 	m.mu.Unlock()
 }
 
-// Grown ends what Grow began.
-func (m *Mapping) Grown() {
+// Grown ends what Grow began. filled says that a page was filled meanwhile: it may lack bytes of the file, and is to be dropped.
+func (m *Mapping) Grown() (filled bool) {
 	lock.Point("page fills", m.ino)
 	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.growing--
-	m.mu.Unlock()
+	f := m.fills[m.from/PageSize]
+	return f != nil && f.soft > 0
 }
 
 // Budget bounds the memory of all fills of a mount; the oldest are forgotten first. A forgotten page's write-back is applied whole.
@@ -218,47 +218,36 @@ func (b *Budget) unlink(f *fill) {
 // Merge calls apply for each run of bytes in data, written back from a mapping to byte offset off, that was stored since the page was
 // filled; for pages never filled, or forgotten, that is all of it. Afterwards the page counts as filled with data. It returns the
 // first error of apply.
-//
-// end is where the client ended the write-back, which data may have been cut from. Within a page it is the client's i_size. lacks says that
-// the client's page now lacks bytes of the file: a write that grows the file is answered before the client takes note of the size, and a fault
-// between the two is filled with all of it.
-func (m *Mapping) Merge(off, end int64, data []byte, apply func(off int64, p []byte) error) (lacks bool, err error) {
+func (m *Mapping) Merge(off int64, data []byte, apply func(off int64, p []byte) error) error {
 	for len(data) > 0 {
 		page, in := off/PageSize, int(off%PageSize)
 		n := min(len(data), PageSize-in)
-		last := 0
-		if page == end/PageSize {
-			last = int(end % PageSize)
-		}
-		here, err := m.mergePage(page, in, last, data[:n], apply)
-		lacks = lacks || here
-		if err != nil {
-			return lacks, err
+		if err := m.mergePage(page, in, data[:n], apply); err != nil {
+			return err
 		}
 		data, off = data[n:], off+int64(n)
 	}
-	return lacks, nil
+	return nil
 }
 
-// mergePage merges what lies in one page, at byte in of it; last is where the write-back ended in it, 0 if it did not.
-func (m *Mapping) mergePage(page int64, in, last int, data []byte, apply func(off int64, p []byte) error) (lacks bool, err error) {
+// mergePage merges what lies in one page, at byte in of it.
+func (m *Mapping) mergePage(page int64, in int, data []byte, apply func(off int64, p []byte) error) error {
 	base := page*PageSize + int64(in)
 	lock.Point("page fills", m.ino)
 	m.mu.Lock()
 	f := m.fills[page]
 	if f == nil {
 		m.mu.Unlock()
-		return false, apply(base, data)
+		return apply(base, data)
 	}
-	lacks = f.ended(last)
 	var was [PageSize]byte
 	copy(was[:], f.data[:])
 	f.stale(in, data, was[:])
-	lacks = f.blank(in, data, was[:]) || lacks
+	f.blank(in, data, was[:])
 	m.mu.Unlock()
 	old := was[in : in+len(data)]
 	if bytes.Equal(old, data) {
-		return lacks, nil
+		return nil
 	}
 	for i := 0; i < len(data); {
 		if data[i] == old[i] {
@@ -270,7 +259,7 @@ func (m *Mapping) mergePage(page int64, in, last int, data []byte, apply func(of
 			j++
 		}
 		if err := apply(base+int64(i), data[i:j]); err != nil {
-			return lacks, err
+			return err
 		}
 		i = j
 	}
@@ -280,24 +269,8 @@ func (m *Mapping) mergePage(page int64, in, last int, data []byte, apply func(of
 		f.store(in, data)
 	}
 	m.mu.Unlock()
-	return lacks, nil
+	return nil
 }
-
-// ended says that a write-back ended at byte in of the page, for the client's i_size was there. What lies behind in its page the kernel has
-// zeroed (iomap_writeback_handle_eof; before Linux 6.17 it left it as it was): when it comes back, neither is a store. It returns whether bytes
-// were there. The caller holds the mapping's mu.
-func (f *fill) ended(in int) bool {
-	if in == 0 || bytes.Equal(f.data[in:], zeros[in:]) {
-		return false
-	}
-	f.cuts = append(f.cuts, cut{in, bytes.Clone(f.data[in:])})
-	f.m.cut = true
-	clear(f.data[in:])
-	return true
-}
-
-// zeros is a page as a hole reads.
-var zeros [PageSize]byte
 
 // Drop forgets the fills of the pages that lie wholly in [from, to): the file was truncated there. In a page that lies there in part the
 // kernel keeps the rest and zeroes the part, and so does this. No page is on its way meanwhile: the kernel waits for write-back before it

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 
@@ -88,7 +87,7 @@ func (w *world) writeBack(n int) (want []byte, err error) {
 		}
 	}
 	sent := p.data[:min(PageSize, len(w.file)-from)]
-	_, err = w.m.Merge(int64(from), 0, sent, func(off int64, b []byte) error {
+	err = w.m.Merge(int64(from), sent, func(off int64, b []byte) error {
 		copy(w.file[off:], b)
 		return nil
 	})
@@ -175,7 +174,7 @@ func TestModel(t *testing.T) {
 func applied(t *testing.T, m *Mapping, off int64, data []byte) map[int64]string {
 	t.Helper()
 	out := map[int64]string{}
-	_, err := m.Merge(off, 0, data, func(off int64, p []byte) error {
+	err := m.Merge(off, data, func(off int64, p []byte) error {
 		out[off] = string(p)
 		return nil
 	})
@@ -221,7 +220,7 @@ func TestMergeError(t *testing.T) {
 	var m Mapping
 	m.Filled(NewBudget(0), 0, []byte("aaaaa"))
 	bad, calls := errors.New("no space"), 0
-	_, err := m.Merge(0, 0, []byte("babab"), func(int64, []byte) error {
+	err := m.Merge(0, []byte("babab"), func(int64, []byte) error {
 		calls++
 		return bad
 	})
@@ -282,7 +281,7 @@ func TestParallel(t *testing.T) {
 				case 0, 1:
 					m.Filled(b, off, buf)
 				case 2:
-					if _, err := m.Merge(off, 0, buf[:100], func(int64, []byte) error { return nil }); err != nil {
+					if err := m.Merge(off, buf[:100], func(int64, []byte) error { return nil }); err != nil {
 						t.Error(err)
 					}
 				case 3:
@@ -332,7 +331,7 @@ func TestCutComesBack(t *testing.T) {
 func merger(t *testing.T, m *Mapping) func(data []byte) []string {
 	return func(data []byte) (got []string) {
 		t.Helper()
-		_, err := m.Merge(0, 0, data, func(off int64, p []byte) error {
+		err := m.Merge(0, data, func(off int64, p []byte) error {
 			got = append(got, fmt.Sprintf("%d:%s", off, p))
 			return nil
 		})
@@ -389,49 +388,11 @@ func TestFailedStoreComesAgain(t *testing.T) {
 	data := bytes.Repeat([]byte{'o'}, 100)
 	m.Filled(b, 0, data)
 	data[5] = 'S'
-	if _, err := m.Merge(0, 0, data, func(int64, []byte) error { return errors.New("no space") }); err == nil {
+	if err := m.Merge(0, data, func(int64, []byte) error { return errors.New("no space") }); err == nil {
 		t.Fatal("the error of apply is gone")
 	}
 	n := 0
-	if _, err := m.Merge(0, 0, data, func(off int64, p []byte) error { n += len(p); return nil }); err != nil || n != 1 {
+	if err := m.Merge(0, data, func(off int64, p []byte) error { n += len(p); return nil }); err != nil || n != 1 {
 		t.Errorf("%d bytes stored, %v, want the one that failed", n, err)
-	}
-}
-
-// TestEndsAtTheSize: a page that was filled with 50 bytes and written back up to 42 is not to be taken for one in which bytes 42 to 50 were
-// stored, whether they come back as zeros (the kernel cleared them) or as they were; other bytes there are a store.
-func TestEndsAtTheSize(t *testing.T) {
-	var m Mapping
-	old := []byte(strings.Repeat("o", 42) + "appended")
-	for _, c := range []struct {
-		name, tail string
-		want       []string
-	}{
-		{"zeros", strings.Repeat("\x00", 8), []string{"8 y"}},
-		{"as filled", "appended", []string{"8 y"}},
-		{"stored", "appendeX", []string{"8 y", "42 appendeX"}},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			m.Filled(NewBudget(1<<20), 0, old)
-			page := bytes.Clone(old)
-			var got []string
-			apply := func(off int64, p []byte) error { got = append(got, fmt.Sprint(off, " ", string(p))); return nil }
-			page[0] = 'x'
-			if lacks, err := m.Merge(0, 42, page[:42], apply); !lacks || err != nil {
-				t.Errorf("write-back by the old size: lacks %v, %v", lacks, err)
-			}
-			if want := []string{"0 x"}; !slices.Equal(got, want) {
-				t.Errorf("stored %q, want %q", got, want)
-			}
-			got = nil
-			page[8] = 'y'
-			copy(page[42:], c.tail)
-			if lacks, err := m.Merge(0, 50, page, apply); lacks || err != nil {
-				t.Errorf("write-back by the new size: lacks %v, %v", lacks, err)
-			}
-			if !slices.Equal(got, c.want) {
-				t.Errorf("stored %q, want %q", got, c.want)
-			}
-		})
 	}
 }
