@@ -17,14 +17,15 @@ import (
 // WRITE with handle 0 is served as well.
 const fhObserved = 1
 
-// openFlags decides how the kernel may cache a file (DESIGN: only a handle that may write to an inode that is still inline needs observing).
+// openFlags decides how the kernel may cache a file (DESIGN: only a handle that may write to an inode that is still inline needs observing;
+// mmap=direct wants it of every handle that may write).
 func (f *FileSystem) openFlags(i *inode.Inode, flags uint32, out *fuse.OpenOut) {
 	out.OpenFlags = fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_NOFLUSH
-	if f.opts.Mmap != MmapObserve || flags&unix.O_ACCMODE == unix.O_RDONLY {
+	if !f.opts.Mmap.observes() || flags&unix.O_ACCMODE == unix.O_RDONLY {
 		return
 	}
 	// Page cache and direct writes must not mix while pages are merged: once observed, always, until the kernel forgets the inode.
-	if i.HasInline() || i.MayInline.Load() || i.WasObserved.Load() {
+	if f.opts.Mmap == MmapDirect || i.HasInline() || i.MayInline.Load() || i.WasObserved.Load() {
 		i.WasObserved.Store(true)
 		out.Fh = fhObserved
 		out.OpenFlags = fuse.FOPEN_DIRECT_IO | fuse.FOPEN_NOFLUSH

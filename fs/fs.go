@@ -29,7 +29,16 @@ const (
 	MmapCached MmapMode = "cached"
 	// MmapObserve opens inline files for direct I/O when they are opened read-write: faults are seen as they happen.
 	MmapObserve MmapMode = "observe"
+	// MmapDirect does so with every file: write(2) and mapped stores meet in the daemon, not in the kernel's page cache, which loses
+	// what is appended beside a mapping (docs/fuse-append.md).
+	MmapDirect MmapMode = "direct"
 )
+
+// MmapModes are all of them, in the order of what they cost.
+var MmapModes = []MmapMode{MmapCached, MmapObserve, MmapDirect}
+
+// observes says that handles which may write bypass the page cache, of some files or of all.
+func (m MmapMode) observes() bool { return m == MmapObserve || m == MmapDirect }
 
 // Options of a mounted file system above those of super.
 type Options struct {
@@ -89,9 +98,9 @@ func New(s *super.FS, o Options) (*FileSystem, error) {
 	f.eng = &inline.Engine{FS: s, Strategy: st, Window: o.Window, Budget: mm.NewBudget(s.Opts.CacheSize / 4)}
 	lock.NameMutex(&f.renameMu, lock.Rename, 0)
 	lock.NameMutex(&f.orphanMu, lock.Orphans, 0)
-	f.inodes.Observe = o.Mmap == MmapObserve
+	f.inodes.Observe = o.Mmap.observes()
 	f.inodes.Evict = f.evict
-	f.stateless = o.Mmap != MmapObserve
+	f.stateless = !o.Mmap.observes()
 	if f.inodes.Observe {
 		f.shadow = mm.NewShadow()
 		f.shadow.Spaces = o.Spaces

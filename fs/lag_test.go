@@ -159,3 +159,33 @@ func (c *client) waitSleep() {
 	}
 	c.t.Fatal("the client does not wait in the kernel")
 }
+
+// TestAppendBesideMapping: what is appended while others store through mappings of the last page and unmap them is there afterwards. The kernel's
+// page cache would lose it (docs/fuse-append.md).
+func TestAppendBesideMapping(t *testing.T) {
+	for _, c := range []struct {
+		mode MmapMode
+		size int
+	}{{MmapObserve, 42}, {MmapDirect, 42}, {MmapDirect, 3000}} {
+		t.Run(fmt.Sprintf("%s, %d bytes", c.mode, c.size), func(t *testing.T) {
+			m := observe(t, "flip_folio", config{fs: Options{Mmap: c.mode}})
+			p := m.path("f")
+			write(t, p, strings.Repeat("o", c.size))
+			mapper := newClient(t)
+			mapper.ok("open " + p)
+			mapper.send("rounds 200 4096")
+			f, err := os.OpenFile(p, os.O_WRONLY|os.O_APPEND, 0)
+			must(t, err)
+			for range 100 {
+				_, err := f.WriteString("appended")
+				must(t, err)
+			}
+			must(t, f.Close())
+			if got := mapper.answer(); got != "ok" {
+				t.Errorf("the mapper: %s", got)
+			}
+			mapper.ok("close")
+			fileIs(t, p, read(t, p)[:1]+strings.Repeat("o", c.size-1)+strings.Repeat("appended", 100))
+		})
+	}
+}

@@ -42,7 +42,7 @@ func (f *FileSystem) Serve(mnt string, o MountOptions) (*fuse.Server, error) {
 		PanicHandler:         f.panicked,
 		Logger:               log.New(logWriter{f.log}, "", 0),
 	}
-	if f.opts.Mmap == MmapObserve {
+	if f.opts.Mmap.observes() {
 		opts.ExtraCapabilities |= fuse.CAP_DIRECT_IO_ALLOW_MMAP
 	}
 	s, err := fuse.NewServer(f, mnt, opts)
@@ -81,8 +81,8 @@ func kernelFlags(list []string, direct bool) (flags uintptr, rest []string) {
 func (f *FileSystem) agreed(s *fuse.Server) error {
 	k := s.KernelSettings()
 	offered := uint64(k.Flags) | uint64(k.Flags2)<<32
-	if f.opts.Mmap == MmapObserve && offered&fuse.CAP_DIRECT_IO_ALLOW_MMAP == 0 {
-		return fmt.Errorf("mmap=observe needs FUSE_DIRECT_IO_ALLOW_MMAP (Linux 6.6 or later); this kernel speaks FUSE %d.%d without it", k.Major, k.Minor)
+	if f.opts.Mmap.observes() && offered&fuse.CAP_DIRECT_IO_ALLOW_MMAP == 0 {
+		return fmt.Errorf("mmap=%s needs FUSE_DIRECT_IO_ALLOW_MMAP (Linux 6.6 or later); this kernel speaks FUSE %d.%d without it", f.opts.Mmap, k.Major, k.Minor)
 	}
 	return nil
 }

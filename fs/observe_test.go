@@ -19,7 +19,9 @@ import (
 
 func observe(t *testing.T, strategy string, c config) *mounted {
 	t.Helper()
-	c.fs.Mmap, c.fs.Strategy = MmapObserve, strategy
+	if c.fs.Strategy = strategy; c.fs.Mmap == "" {
+		c.fs.Mmap = MmapObserve
+	}
 	if c.img == "" {
 		testimage.FuseUsable(t)
 		c.img = testimage.Make(t, plain())

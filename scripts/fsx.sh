@@ -112,7 +112,7 @@ judge() {
 	fi
 }
 
-for mode in cached observe; do
+for mode in cached observe direct; do
 	for inode in 256 512; do
 		group "$mode" "$inode"
 	done

@@ -78,37 +78,11 @@ ensure_packages qemu-system-x86_64:qemu-system-x86 busybox:busybox-static cpio:c
 	e2fsck:e2fsprogs fusermount3:fuse3 || exit 3
 fuse=$(fuse_missing)
 [ -z "$fuse" ] || missing "$fuse"
-# is_static FILE: ldd leaves with 1 when there is nothing to link.
-is_static() { ! ldd "$1" >/dev/null 2>&1; }
 is_static "$(command -v busybox)" || missing "a static busybox (package busybox-static); the one here needs libraries"
 find_go || exit 3
 make_work
 out=${out:-$WORK/out}
 mkdir -p "$out"
-
-# fetch_kernel downloads Debian's kernel package and unpacks it; nothing is installed. Sets kernel and modules.
-fetch_kernel() {
-	local package
-	if ! is_debian || ! have_cmd dpkg-deb; then
-		missing "a kernel to boot: this is no Debian, give --kernel PATH (and --modules DIR)"
-	fi
-	package=$(LC_ALL=C apt-cache depends linux-image-amd64 2>/dev/null | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)$/\1/p' | head -n 1)
-	if [ -z "$package" ] && is_root; then
-		apt-get update -q >"$WORK/apt.log" 2>&1 || true
-		package=$(LC_ALL=C apt-cache depends linux-image-amd64 2>/dev/null | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)$/\1/p' | head -n 1)
-	fi
-	[ -n "$package" ] || missing "Debian's kernel package (apt-cache knows no linux-image-amd64); give --kernel PATH"
-	say "downloading $package"
-	mkdir "$WORK/deb"
-	(cd "$WORK/deb" && apt-get download -q "$package") >"$WORK/apt.log" 2>&1 || {
-		tail -n 3 "$WORK/apt.log" >&2
-		missing "$package: apt-get download did not work; give --kernel PATH"
-	}
-	dpkg-deb -x "$WORK"/deb/*.deb "$WORK/kernel"
-	kernel=$(echo "$WORK"/kernel/boot/vmlinuz-*)
-	modules=$(echo "$WORK"/kernel/lib/modules/*)
-	[ -f "$kernel" ] || missing "a kernel image inside $package"
-}
 
 # pack_modules DIR copies the modules that the guest may need, uncompressed, into DIR.
 pack_modules() {

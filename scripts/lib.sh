@@ -198,3 +198,30 @@ seconds() {
 	*) return 1 ;;
 	esac
 }
+
+# is_static FILE: ldd leaves with 1 when there is nothing to link.
+is_static() { ! ldd "$1" >/dev/null 2>&1; }
+
+# fetch_kernel downloads Debian's kernel package and unpacks it in $WORK; nothing is installed. Sets kernel (its image) and modules (their directory).
+fetch_kernel() {
+	local package
+	if ! is_debian || ! have_cmd dpkg-deb; then
+		missing "a kernel to boot: this is no Debian, give --kernel PATH (and --modules DIR)"
+	fi
+	package=$(LC_ALL=C apt-cache depends linux-image-amd64 2>/dev/null | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)$/\1/p' | head -n 1)
+	if [ -z "$package" ] && is_root; then
+		apt-get update -q >"$WORK/apt.log" 2>&1 || true
+		package=$(LC_ALL=C apt-cache depends linux-image-amd64 2>/dev/null | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)$/\1/p' | head -n 1)
+	fi
+	[ -n "$package" ] || missing "Debian's kernel package (apt-cache knows no linux-image-amd64); give --kernel PATH"
+	say "downloading $package"
+	mkdir "$WORK/deb"
+	(cd "$WORK/deb" && apt-get download -q "$package") >"$WORK/apt.log" 2>&1 || {
+		tail -n 3 "$WORK/apt.log" >&2
+		missing "$package: apt-get download did not work; give --kernel PATH"
+	}
+	dpkg-deb -x "$WORK"/deb/*.deb "$WORK/kernel"
+	kernel=$(echo "$WORK"/kernel/boot/vmlinuz-*)
+	modules=$(echo "$WORK"/kernel/lib/modules/*)
+	[ -f "$kernel" ] || missing "a kernel image inside $package"
+}

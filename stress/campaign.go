@@ -71,7 +71,7 @@ func newCampaign(c *Config, dir string, abort func()) (*campaign, error) {
 		c: c, dir: dir, abort: abort, sh: sh, shFile: f, hangSeen: make(chan struct{}),
 		p: params{Seed: c.Seed, Writers: c.Writers, Mappers: c.Mappers, Files: c.Files, Writes: c.Writes,
 			MappedBuffer: c.shape.MappedBuffer || c.shape.Sibling == fromMapping, TwoFiles: c.shape.TwoFiles,
-			LateOpen: c.shape.LateOpen, Resize: c.Mmap == "observe", Sibling: c.shape.Sibling},
+			LateOpen: c.shape.LateOpen, Resize: c.Mmap != "cached", Sibling: c.shape.Sibling},
 		errors: map[string]int64{}, findings: map[string]int64{}, seen: firsts{at: map[string]float64{}},
 	}, nil
 }

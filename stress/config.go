@@ -155,8 +155,8 @@ type Config struct {
 	Journal    bool          // make the image with a journal
 	Keep       bool          // leave image and work directory behind
 
-	// Mmap is the mount option mmap: observe (default) or cached. With cached no file changes its size: bytes appended next to a
-	// dirty mapping were seen lost under fuse2fs too, with and without inline data, so that such a loss convicts nobody.
+	// Mmap is the mount option mmap: observe (default), direct or cached. With cached no file changes its size: the kernel loses bytes
+	// that are appended beside a mapping on every FUSE file system (docs/fuse-append.md), so that such a loss convicts nobody.
 	Mmap string
 
 	// Conversion is the mount option conversion: the strategy to mount with, empty: the build's own.
@@ -231,9 +231,9 @@ func (c *Config) complete() error {
 	switch c.Mmap {
 	case "":
 		c.Mmap = "observe"
-	case "observe", "cached":
+	case "observe", "direct", "cached":
 	default:
-		return usagef("mmap %q: want observe or cached", c.Mmap)
+		return usagef("mmap %q: want observe, direct or cached", c.Mmap)
 	}
 	if c.Writes == 0 {
 		c.Writes = writesInline

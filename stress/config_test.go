@@ -102,7 +102,7 @@ func TestConfigRefuses(t *testing.T) {
 		"cells of 8 bytes":      {Scenario: "seed,mapped-buffer", Writers: 4, Mappers: 1},
 		"none may be negative":  {Writers: -1},
 		"duration -1s":          {Duration: -time.Second},
-		"want observe or":       {Mmap: "maybe"},
+		"want observe, direct or":       {Mmap: "maybe"},
 		"writes -5 per round":   {Writes: -5},
 		"mappers 3: scenario":   {Scenario: "seek-hole", Mappers: 3},
 		"conversion flip is a":  {Conversion: "flip", Mountpoint: "b"},

@@ -53,7 +53,8 @@ Options (-o, separated by commas; BYTES may end in K, M, G or T):
   allow_other                       other users may use the mount
   fsname=NAME                       what /proc/mounts shows as the source
   cache_size=BYTES                  memory for metadata (default 64M)
-  mmap=cached|observe               observe: page faults and mapped stores are seen one by one, the race can be raced (default cached)
+  mmap=cached|observe|direct        observe: page faults and mapped stores of inline files are seen one by one, the race can be raced; direct: of
+                                    all files, no append is lost beside a mapping (README, "Limits"), reads are slower (default cached)
   conversion=STRATEGY               how a file leaves its inode (inlinefs version lists them)
   window=DURATION                   widen the race by this time, at most 1s
   log=debug|info|warn|error         what goes to standard error (default info)

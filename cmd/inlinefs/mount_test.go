@@ -59,7 +59,7 @@ func TestParseOptions(t *testing.T) {
 	for list, says := range map[string]string{
 		"errrors=panic": `unknown mount option "errrors=panic"`, "rro": `nearest is "ro"`, "errors=no": "want continue", "errors": "wants a value", "ro=1": "ro takes no value",
 		"discard": `unknown mount option "discard": inlinefs mount --help`, "remount": "unmount, and mount again", "log=loud": "want debug",
-		"offset=x": "not a size", "offset=-1": "not a size", "offset=99999999T": "not a size", "cache_size=10": "at least", "mmap=other": "want cached or observe",
+		"offset=x": "not a size", "offset=-1": "not a size", "offset=99999999T": "not a size", "cache_size=10": "at least", "mmap=other": `want one of ["cached" "observe" "direct"]`,
 		"conversion=none": "want one of", "window=2s": "want 0 to 1s", "window=x": "window", "commit=x": "want whole seconds", "commit=65536": "0 (the default, 5) to 65535",
 		"data=journal": "want ordered (what is always done) or writeback", "data=x": "want ordered",
 	} {

@@ -122,8 +122,8 @@ func (c *mountConfig) setValue(k, v string) (err error) {
 			err = fmt.Errorf("want continue, remount-ro or panic")
 		}
 	case "mmap":
-		if c.mmap = fs.MmapMode(v); c.mmap != fs.MmapCached && c.mmap != fs.MmapObserve {
-			err = fmt.Errorf("want %s or %s", fs.MmapCached, fs.MmapObserve)
+		if c.mmap = fs.MmapMode(v); !slices.Contains(fs.MmapModes, c.mmap) {
+			err = fmt.Errorf("want one of %q", fs.MmapModes)
 		}
 	case "conversion":
 		if !slices.Contains(fs.Strategies(), v) {

@@ -85,7 +85,7 @@ func newStressCmd() *cobra.Command {
 	f.DurationVar(&c.AtMost, "at-most", 0, "bound for --until and --expected (default 30s)")
 	f.BoolVar(&list, "list", false, "print the races beside the main one, what each mirrors and what inlinefs does, and end")
 	f.BoolVar(&c.Announce, "announce", true, "announce each mapping to the mount before it is made")
-	f.StringVar(&c.Mmap, "mmap", "observe", "mount option mmap: observe or cached")
+	f.StringVar(&c.Mmap, "mmap", "observe", "mount option mmap: observe, direct or cached")
 	f.BoolVar(&c.Journal, "journal", false, "make the image with a journal")
 	f.BoolVar(&c.Keep, "keep", false, "keep the image and say where it is")
 	f.BoolVar(&quiet, "quiet", false, "no progress lines")
