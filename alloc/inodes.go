@@ -100,6 +100,10 @@ func takeInode(f *super.FS, h *journal.Handle, g *super.Group, isDir bool) (uint
 	if err := h.GetWriteAccess(b); err != nil {
 		return 0, err
 	}
+	// First, for it may fail: then the inode is not taken.
+	if err := firstUse(f, h, g, idx); err != nil {
+		return 0, err
+	}
 	b.Lock()
 	setBit(b.Data(), idx)
 	b.Unlock()
@@ -108,9 +112,6 @@ func takeInode(f *super.FS, h *journal.Handle, g *super.Group, isDir bool) (uint
 		g.Desc.SetUsedDirs(g.Desc.UsedDirs() + 1)
 	}
 	f.AddFree(0, -1)
-	if err := firstUse(f, h, g, idx); err != nil {
-		return 0, err
-	}
 	return g.No*f.InodesPerGroup + idx + 1, putInodes(f, h, g, b)
 }
 
