@@ -12,7 +12,7 @@ import (
 )
 
 // tooBig is how many executions a search may take before the random ones are not held against it.
-const tooBig = 6000
+const tooBig = 7000
 
 // crosschecked says which scenarios a test run has time for: all of two actors, and of three those with a commit and a crash, and one more for
 // a strategy where it is not big; without -short all that are not too big.

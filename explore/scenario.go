@@ -151,12 +151,13 @@ func Pairs() []Scenario {
 	blank := pair("append+store of zeros,touch+writeback", "zeros behind an old i_size are the client's, unless a mapping stored them",
 		ActorSpec{Name: "append+store", Pid: 10, Ops: []op{wr('W', 100, 8), st(0, 100, 8)}},
 		ActorSpec{Name: "touch+writeback", Pid: 20, Ops: []op{{kind: opTouch}, {kind: opWriteback}}})
-	out = append(out, fresh, grow, again, late, blank)
+	out = append(out, fresh, grow, again)
 	for k := range out {
 		if slices.ContainsFunc(out[k].Actors, ActorSpec.writes) {
 			out[k].Faults = append(slices.Clone(out[k].Faults), "user-copy")
 		}
 	}
+	out = append(out, late, blank)
 	return append(out, crashes()...)
 }
 

@@ -170,11 +170,7 @@ func (e *Engine) WriteEnd(t *journal.Task, i *inode.Inode, tok Token, p []byte, 
 // endInline is ext4_write_inline_data_end.
 func (e *Engine) endInline(t *journal.Task, i *inode.Inode, tok Token, p []byte, off uint64) (int, error) {
 	h := tok.handle
-	var flipped bool
-	var err error
-	if len(p) > 0 {
-		flipped, err = e.storeInline(i, p, off)
-	}
+	flipped, err := e.storeInline(i, p, off)
 	tok.unlockFolio()
 	if flipped {
 		err = e.FS.Journal.V.Raise(journal.ModeMismatch, t, uint64(i.Ino), nil, "write of %d bytes at %d finds no inline data under xattr_sem, inode %d", len(p), off, i.Ino)
@@ -195,6 +191,9 @@ func (e *Engine) endInline(t *journal.Task, i *inode.Inode, tok Token, p []byte,
 
 // storeInline copies p into the inode and grows i_size; flipped says that the file is not inline any more.
 func (e *Engine) storeInline(i *inode.Inode, p []byte, off uint64) (flipped bool, err error) {
+	if len(p) == 0 {
+		return false, nil
+	}
 	i.XattrSem.Lock()
 	defer i.XattrSem.Unlock()
 	lock.Touching(&i.Mu, lock.RawMap|lock.RawArea|lock.RawSize)

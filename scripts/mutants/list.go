@@ -111,11 +111,15 @@ var mutants = []mutant{
 `,
 		breaks: "forget MarkDirty: the flipped inode is not written"},
 	{name: "store-without-xattr-sem", file: "inline/engine.go", strategies: withFlip,
-		old: `func (e *Engine) storeInline(i *inode.Inode, p []byte, off uint64) (flipped bool, err error) {
+		old: `		return false, nil
+	}
 	i.XattrSem.Lock()
 	defer i.XattrSem.Unlock()
+	lock.Touching(&i.Mu, lock.RawMap|lock.RawArea|lock.RawSize)
 `,
-		new: `func (e *Engine) storeInline(i *inode.Inode, p []byte, off uint64) (flipped bool, err error) {
+		new: `		return false, nil
+	}
+	lock.Touching(&i.Mu, lock.RawMap|lock.RawArea|lock.RawSize)
 `,
 		breaks: "drop a lock: an inline write stores without xattr_sem"},
 	{name: "folio-after-xattr-sem", file: "inline/flip.go",
