@@ -6,7 +6,8 @@
 #
 #   --files N       small files (default 5000)
 #   --big MIB       size of the large file (default 256)
-#   --peers LIST    of kernel,fuse2fs,floor,inlinefs (default all; the ratios are those of the last)
+#   --peers LIST    of kernel,fuse2fs,floor,direct,inlinefs (default all but direct, which is inlinefs with mmap=direct; the ratios are those of
+#                   the last)
 #   --options OPTS  mount options of inlinefs
 #   --no-journal    images without a journal
 #   --out DIR       keeps the results as JSON
@@ -60,6 +61,7 @@ case \$1 in
 kernel) mount -t ext4 -o loop,nodiscard '$img' '$mnt' ;;
 fuse2fs) fuse2fs -o fakeroot,rw '$img' '$mnt' >>'$WORK/mount.log' 2>&1 ;;
 inlinefs) '$bin' mount ${options:+-o '$options'} '$img' '$mnt' >>'$WORK/mount.log' 2>&1 ;;
+direct) '$bin' mount -o 'mmap=direct${options:+,$options}' '$img' '$mnt' >>'$WORK/mount.log' 2>&1 ;;
 floor) '$WORK/nullfs' '$mnt' >>'$WORK/mount.log' 2>&1 </dev/null & ;;
 -u)
 	unmount '$mnt'
@@ -111,7 +113,7 @@ for peer in "${list[@]}"; do
 	case $peer in
 	kernel) is_root || { printf 'skipped: kernel (needs root)\n'; continue; } ;;
 	fuse2fs) ensure_packages fuse2fs:fuse2fs || { printf 'skipped: fuse2fs (not installed)\n'; continue; } ;;
-	floor | inlinefs) ;;
+	floor | direct | inlinefs) ;;
 	*) usage_error "--peers: unknown peer $peer" ;;
 	esac
 	printf '\n== %s\n' "$peer"

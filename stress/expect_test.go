@@ -155,7 +155,7 @@ func TestVerdictOfMany(t *testing.T) {
 			r.FirstSeenS[class] = float64(k)
 		}
 		in.Results = append(in.Results, r, r, r, r)
-		in.Models = append(in.Models, Model{Strategy: name, Scenario: "s", Executions: 812_345, Complete: i%2 == 0, Failures: []ModelFailure{{Class: "nil handle", Steps: 123, Preemptions: 3},
+		in.Models = append(in.Models, Model{Strategy: name, Scenario: "s", Executions: 900_000, Traces: 812_345, Complete: i%2 == 0, Failures: []ModelFailure{{Class: "nil handle", Steps: 123, Preemptions: 3},
 			{Class: "nil-handle", Steps: 14, Preemptions: 2}}})
 	}
 	var b strings.Builder
@@ -168,7 +168,7 @@ func TestVerdictOfMany(t *testing.T) {
 			t.Errorf("%d letters: %s", n, line)
 		}
 	}
-	for _, want := range []string{"14 steps, 2 p", "812k of 812k", "0 of 812k..", "flip_folio", "NOT AS EXPECTED", "unexpected-error"} {
+	for _, want := range []string{"14 steps, 2 p", "812k of 812k", "0 of 900k..", "flip_folio", "NOT AS EXPECTED", "unexpected-error"} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("no %q in\n%s", want, b.String())
 		}

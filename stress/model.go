@@ -13,6 +13,7 @@ type Model struct {
 	Strategy   string         `json:"strategy"`
 	Scenario   string         `json:"scenario"`
 	Executions int64          `json:"executions"`
+	Traces     int64          `json:"traces"`   // schedules among them that differ by more than the order of steps that commute
 	Complete   bool           `json:"complete"` // every schedule was run
 	Failures   []ModelFailure `json:"failures"`
 }
@@ -36,8 +37,8 @@ func LoadModels(path string) ([]Model, error) {
 		return nil, fmt.Errorf("explored schedules %s: want an array of strategy, scenario, executions, complete and failures: %w", path, err)
 	}
 	for i, m := range out {
-		if m.Strategy == "" || m.Executions < 0 {
-			return nil, fmt.Errorf("explored schedules %s: entry %d: strategy %q, executions %d", path, i, m.Strategy, m.Executions)
+		if m.Strategy == "" || m.Executions < 0 || m.Traces < 0 {
+			return nil, fmt.Errorf("explored schedules %s: entry %d: strategy %q, executions %d, traces %d", path, i, m.Strategy, m.Executions, m.Traces)
 		}
 	}
 	return out, nil
@@ -62,10 +63,10 @@ func (m *Model) classes() []string {
 // modelText says what the models of a strategy show of a class: the shortest schedule, or how many were run without it.
 func modelText(models []Model, class string) string {
 	var best *ModelFailure
-	var runs int64
+	var runs, traces int64
 	complete := len(models) > 0
 	for _, m := range models {
-		runs += m.Executions
+		runs, traces = runs+m.Executions, traces+m.Traces
 		complete = complete && m.Complete
 		for i := range m.Failures {
 			f := &m.Failures[i]
@@ -80,7 +81,7 @@ func modelText(models []Model, class string) string {
 	case best != nil:
 		return fmt.Sprintf("%d steps, %d p", best.Steps, best.Preemptions)
 	case complete:
-		return fmt.Sprintf("%s of %s", shortNum(runs), shortNum(runs))
+		return fmt.Sprintf("%s of %s", shortNum(traces), shortNum(traces))
 	}
 	return fmt.Sprintf("0 of %s..", shortNum(runs))
 }
