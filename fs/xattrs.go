@@ -3,7 +3,6 @@ package fs
 import (
 	"encoding/json"
 	"errors"
-	"syscall"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -114,20 +113,4 @@ func (f *FileSystem) chmodACL(t *journal.Task, h *journal.Handle, i *inode.Inode
 		return err
 	}
 	return xattr.Set(h, i, name, xattr.ChmodACL(buf[:n], uint16(mode)), 0)
-}
-
-// Ioctl takes the announcement of a shared-writable mmap(2). Others are ENOTTY.
-func (f *FileSystem) Ioctl(_ <-chan struct{}, in *fuse.IoctlIn, _ []byte, _ *fuse.IoctlOut, _ []byte) fuse.Status {
-	if in.Cmd != control.IOCAnnounceMmap {
-		return fuse.Status(syscall.ENOTTY)
-	}
-	t := f.task("mmap", &in.InHeader)
-	i, err := f.get(in.NodeId)
-	if err == nil {
-		defer f.put(i)
-		if i.IsReg() {
-			err = f.eng.Announce(t, i)
-		}
-	}
-	return f.end(t, err)
 }

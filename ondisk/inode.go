@@ -7,6 +7,7 @@ const (
 	FlSync        = 0x8
 	FlImmutable   = 0x10
 	FlAppend      = 0x20
+	FlNoDump      = 0x40
 	FlNoAtime     = 0x80
 	FlEncrypt     = 0x800
 	FlIndex       = 0x1000
@@ -18,10 +19,16 @@ const (
 	FlVerity      = 0x100000
 	FlEAInode     = 0x200000
 	FlInlineData  = 0x10000000
+	FlDax         = 0x2000000
 	FlProjinherit = 0x20000000
 	FlCasefold    = 0x40000000
 	// FlInherited are passed from a directory to what is made in it.
-	FlInherited = 0x1 | 0x2 | 0x4 | FlSync | 0x40 | FlNoAtime | FlJournal | FlDirSync | FlProjinherit
+	FlInherited = 0x1 | 0x2 | 0x4 | FlSync | FlNoDump | FlNoAtime | FlJournal | FlDirSync | FlProjinherit
+	// FlUserVisible are shown to lsattr, FlUserModifiable may be changed by chattr, FlDirOnly of directories only (EXT4_FL_USER_VISIBLE,
+	// EXT4_FL_USER_MODIFIABLE, EXT4_REG_FLMASK).
+	FlUserVisible    = 0x725BDFFF
+	FlUserModifiable = 0x624BC0FF
+	FlDirOnly        = FlDirSync | FlTopDir | FlCasefold | FlProjinherit
 )
 
 // File types in i_mode.
