@@ -218,8 +218,8 @@ func (c *client) fsync(pid uint32) fuse.Status {
 	return c.w.fs.Fsync(nil, &fuse.FsyncIn{InHeader: c.header(pid), Fh: observed})
 }
 
-// InodeNotify may be done at any time, and so never here.
-func (c *client) InodeNotify(uint64, int64, int64) fuse.Status { return fuse.OK }
+// InodeNotify is fuse_reverse_inval_inode.
+func (c *client) InodeNotify(uint64, int64, int64) fuse.Status { return c.launder(true) }
 
 // InodeNotifyStoreCache is fuse_notify_store: i_size first, then the page if it is there; one that is not stays without the rest of its bytes.
 func (c *client) InodeNotifyStoreCache(_ uint64, off int64, p []byte) fuse.Status {

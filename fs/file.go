@@ -162,8 +162,8 @@ func (f *FileSystem) write(t *journal.Task, in *fuse.WriteIn, data []byte) (int,
 	})
 	if grows {
 		f.raise(in, data[:n], old)
-		if i.Map.Grown() {
-			f.refill(in.NodeId, int64(old))
+		if i.Map.Grown() { // kernels without the invalidation after a direct write keep the page
+			f.dropPage(in.NodeId, old)
 		}
 	}
 	if err == nil && in.Flags&unix.O_DSYNC != 0 {

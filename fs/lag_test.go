@@ -2,6 +2,7 @@ package fs
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -188,4 +189,41 @@ func TestAppendBesideMapping(t *testing.T) {
 			fileIs(t, p, read(t, p)[:1]+strings.Repeat("o", c.size-1)+strings.Repeat("appended", 100))
 		})
 	}
+}
+
+// TestReaderSeesWhole: who reads through the page cache while others append sees all of a piece or nothing of it. Nothing may be zeros: the reader may
+// have had the page from before the write in its hands when i_size was raised, as with any file that is written past the page cache.
+func TestReaderSeesWhole(t *testing.T) {
+	m := observe(t, "flip_folio", config{})
+	p := m.path("f")
+	write(t, p, "begin")
+	w, err := os.OpenFile(p, os.O_WRONLY|os.O_APPEND, 0)
+	must(t, err)
+	defer w.Close()
+	r, err := os.Open(p)
+	must(t, err)
+	defer r.Close()
+	const piece, pieces = "appended", 400
+	done := make(chan error, 1)
+	go func() {
+		for range pieces {
+			if _, err := w.WriteString(piece); err != nil {
+				done <- err
+				return
+			}
+		}
+		done <- nil
+	}()
+	buf := make([]byte, len("begin")+pieces*len(piece))
+	for n := 0; n < len(buf); {
+		if n, err = r.ReadAt(buf, 0); err != nil && err != io.EOF {
+			t.Fatal(err)
+		}
+		for k := len("begin"); k < n; k += len(piece) {
+			if got := string(buf[k:min(k+len(piece), n)]); got != piece && got != strings.Repeat("\x00", len(piece)) {
+				t.Fatalf("at %d of %d bytes: %q", k, n, got)
+			}
+		}
+	}
+	must(t, <-done)
 }

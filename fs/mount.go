@@ -51,7 +51,11 @@ func (f *FileSystem) Serve(mnt string, o MountOptions) (*fuse.Server, error) {
 	}
 	go s.Serve()
 	if err := s.WaitMount(); err != nil {
-		return nil, errors.Join(mountError(mnt, err), s.Unmount())
+		uerr := s.Unmount()
+		if errors.Is(uerr, unix.EINVAL) {
+			return s, nil // no mount point any more: it was mounted, and somebody has unmounted it already
+		}
+		return nil, errors.Join(mountError(mnt, err), uerr)
 	}
 	if err := f.agreed(s); err != nil {
 		return nil, errors.Join(err, s.Unmount())

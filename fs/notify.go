@@ -28,28 +28,31 @@ func (f *FileSystem) notify(what string, node uint64, off int64, tell func(n Not
 	}
 }
 
-// refill has the kernel drop the page at byte off, which may lack bytes of the file, so that the next touch fills it anew. The kernel waits for
-// a fill or a write-back of it that is being served, and so nobody here waits for the kernel. 6.12.y and 6.18.y drop it in write(2) as well.
-func (f *FileSystem) refill(node uint64, off int64) {
-	go f.notify("a page that lacks bytes is not dropped", node, off, func(n Notifier) fuse.Status { return n.InodeNotify(node, off, 1) })
+// dropPage has the kernel drop the page at byte off, so that the next touch fills it anew. No lock of the inode is held: the kernel waits for a
+// fill and for a write-back of the page, which are served meanwhile.
+func (f *FileSystem) dropPage(node uint64, off uint64) {
+	f.notify("a page is not dropped", node, int64(off), func(n Notifier) fuse.Status { return n.InodeNotify(node, int64(off), 1) })
 }
-
-var zero [1]byte
 
 // raise has the kernel raise i_size before it hears that its write, which stored data behind the old size, is done: it would do so itself only
 // some time after the answer (fuse_write_update_attr), and a page that is filled and written back in between is zeroed behind the old i_size.
-// FUSE_NOTIFY_STORE of a byte that the file has anyway does it. It is enough to raise it to the end of the page of the old size: no page
-// behind can be touched before. No lock of the inode is held: the kernel waits for the page, which a fault may have locked.
+// FUSE_NOTIFY_STORE of what the file has there does it. It is enough to raise it to the end of the page of the old size: no page behind can
+// be touched before. That page is dropped first: a cached reader must not see one that was filled before the write, by the new size.
+// No lock of the inode is held, as in dropPage.
 func (f *FileSystem) raise(in *fuse.WriteIn, data []byte, old uint64) {
-	last := min(in.Offset+uint64(len(data)), (old+mm.PageSize-1)/mm.PageSize*mm.PageSize) - 1
-	if len(data) == 0 || last < old {
+	end := min(in.Offset+uint64(len(data)), (old+mm.PageSize-1)/mm.PageSize*mm.PageSize)
+	if len(data) == 0 || end <= old {
 		return
 	}
-	b := zero[:] // of the hole before the bytes
-	if last >= in.Offset {
-		b = data[last-in.Offset:][:1]
+	f.dropPage(in.NodeId, old)
+	b := data
+	if in.Offset != old || end != old+uint64(len(data)) {
+		b = make([]byte, end-old) // a hole before the bytes, or what they wrote over
+		if in.Offset < end {
+			copy(b[max(in.Offset, old)-old:], data[max(in.Offset, old)-in.Offset:])
+		}
 	}
-	f.notify("i_size is not raised", in.NodeId, int64(last), func(n Notifier) fuse.Status {
-		return n.InodeNotifyStoreCache(in.NodeId, int64(last), b)
+	f.notify("i_size is not raised", in.NodeId, int64(old), func(n Notifier) fuse.Status {
+		return n.InodeNotifyStoreCache(in.NodeId, int64(old), b)
 	})
 }
