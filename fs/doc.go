@@ -36,7 +36,7 @@
 //
 // A fault (READ that fills the page cache) comes while the client holds mmap_lock and the folio lock; a WRITE comes with the client's
 // i_rwsem held, its buffer already faulted in. So nothing under Inode.Rw may wait for the client to fault or to write back, or notify the
-// kernel. It may wait for a shadow: who holds one is a request of this daemon, which ends by itself as long as it does not take Inode.Rw
+// kernel; a request notifies (notify.go) when it has given its locks back and before it is answered. It may wait for a shadow: who holds one is a request of this daemon, which ends by itself as long as it does not take Inode.Rw
 // under the shadow. The strategies mkwrite_ilock and mmap do just that, by Inode.LockRwKillable, and are convicted of it; a fault that needs
 // Inode.Rw drops the shadows first (FaultRetry). The lock-checking build (-tags deadlock) reports any inversion among 1 to 16.
 package fs

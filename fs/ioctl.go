@@ -1,7 +1,6 @@
 package fs
 
 import (
-	"bytes"
 	"encoding/binary"
 	"fmt"
 	"time"
@@ -34,7 +33,7 @@ func (f *FileSystem) Ioctl(_ <-chan struct{}, in *fuse.IoctlIn, p []byte, _ *fus
 		})
 	case in.Cmd == unix.FS_IOC_SETFLAGS && len(p) >= 4:
 		return f.ioctl("setflags", in, func(t *journal.Task, i *inode.Inode) error {
-			return f.setFlags(t, i, func(uint32) uint32 { return binary.NativeEndian.Uint32(p) })
+			return f.chattr(t, i, func(uint32) uint32 { return binary.NativeEndian.Uint32(p) })
 		})
 	case in.Cmd == fsGetXattr && len(out) >= sizeofFsxattr:
 		return f.ioctl("fsgetxattr", in, func(_ *journal.Task, i *inode.Inode) error {
@@ -44,17 +43,18 @@ func (f *FileSystem) Ioctl(_ <-chan struct{}, in *fuse.IoctlIn, p []byte, _ *fus
 		})
 	case in.Cmd == fsSetXattr && len(p) >= sizeofFsxattr:
 		return f.ioctl("fssetxattr", in, func(t *journal.Task, i *inode.Inode) error {
-			x := binary.NativeEndian.Uint32(p)
-			if x&^xflags(^uint32(0)) != 0 || !bytes.Equal(p[4:8], p[16:20]) || !bytes.Equal(p[4:8], p[12:16]) || binary.NativeEndian.Uint32(p[4:]) != 0 {
-				return fmt.Errorf("%s: extended flags, extent size or project % x: %w", i.Name(), p[:20], fserr.NotSupported)
+			word := func(n int) uint32 { return binary.NativeEndian.Uint32(p[4*n:]) }
+			x, extsize, projid, cowextsize := word(0), word(1), word(3), word(4)
+			if x&^xflags(^uint32(0)) != 0 || extsize|projid|cowextsize != 0 {
+				return fmt.Errorf("%s: extended flags %#x, extent sizes %d and %d, project %d: %w", i.Name(), x, extsize, cowextsize, projid, fserr.NotSupported)
 			}
-			return f.setFlags(t, i, func(old uint32) uint32 { return flagsOfX(old, x) })
+			return f.chattr(t, i, func(old uint32) uint32 { return flagsOfX(old, x) })
 		})
 	}
 	return fuse.Status(unix.ENOTTY)
 }
 
-// The requests of the extended form, of package unix's kind (linux/fs.h).
+// The requests of the extended form (linux/fs.h), which package unix lacks.
 const (
 	fsGetXattr = 0x801C581F // FS_IOC_FSGETXATTR
 	fsSetXattr = 0x401C5820 // FS_IOC_FSSETXATTR
@@ -108,6 +108,16 @@ func userFlags(i *inode.Inode) uint32 {
 	return fl
 }
 
+// chattr changes flags, to what want makes of the old ones, and then has the kernel forget the attributes: it takes no note of the new ctime by
+// itself. That is done without a lock of the inode, as fs/doc.go wants it.
+func (f *FileSystem) chattr(t *journal.Task, i *inode.Inode, want func(old uint32) uint32) error {
+	if err := f.setFlags(t, i, want); err != nil {
+		return err
+	}
+	f.notify("attributes are not dropped", node(i.Ino), -1, func(n Notifier) fuse.Status { return n.InodeNotify(node(i.Ino), -1, 0) })
+	return f.syncIf(t, i, i.IsDir())
+}
+
 // setFlags changes the flags that a user may change; what else is visible is ignored, since chattr sends back what it has read
 // (ext4_fileattr_set, ext4_ioctl_setflags). EOPNOTSUPP: flags that are not visible or not for this type of inode, and the change of how
 // an inode maps its blocks or journals its data, and of casefold.
@@ -121,20 +131,13 @@ func (f *FileSystem) setFlags(t *journal.Task, i *inode.Inode, want func(old uin
 	flags := want(old & ondisk.FlUserVisible)
 	const other = ondisk.FlExtents | ondisk.FlJournal | ondisk.FlDax | ondisk.FlCasefold
 	set := flags & ondisk.FlUserModifiable
-	switch {
-	case flags&^ondisk.FlUserVisible != 0, !i.IsDir() && set&ondisk.FlDirOnly != 0, (set^old)&other != 0:
+	if flags&^ondisk.FlUserVisible != 0 || !i.IsDir() && set&ondisk.FlDirOnly != 0 || (set^old)&other != 0 {
 		return fmt.Errorf("%s: flags %#x to %#x: %w", i.Name(), old, flags, fserr.NotSupported)
 	}
-	err := f.with(t, journal.InodeOp, 1, func(h *journal.Handle) error {
+	return f.with(t, journal.InodeOp, 1, func(h *journal.Handle) error {
 		h.SetInode(i.Ino)
 		i.ChangeFlags(set, ondisk.FlUserModifiable&^other)
 		i.Touch(time.Now(), ondisk.Ctime)
 		return i.MarkDirty(h)
 	})
-	if err != nil {
-		return err
-	}
-	// The kernel takes no note of the new ctime by itself.
-	f.notify("attributes are not dropped", node(i.Ino), -1, func(n Notifier) fuse.Status { return n.InodeNotify(node(i.Ino), -1, 0) })
-	return f.syncIf(t, i, i.IsDir())
 }

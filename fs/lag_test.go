@@ -215,7 +215,13 @@ func TestReaderSeesWhole(t *testing.T) {
 		done <- nil
 	}()
 	buf := make([]byte, len("begin")+pieces*len(piece))
-	for n := 0; n < len(buf); {
+	for n, running := 0, true; running; {
+		select {
+		case err := <-done: // once more, with all that was written
+			must(t, err)
+			running = false
+		default:
+		}
 		if n, err = r.ReadAt(buf, 0); err != nil && err != io.EOF {
 			t.Fatal(err)
 		}
@@ -224,6 +230,8 @@ func TestReaderSeesWhole(t *testing.T) {
 				t.Fatalf("at %d of %d bytes: %q", k, n, got)
 			}
 		}
+		if !running && n != len(buf) {
+			t.Errorf("%d bytes in the end, want %d", n, len(buf))
+		}
 	}
-	must(t, <-done)
 }

@@ -87,7 +87,7 @@ line() {
 	# Mounted anew, nothing is known of the files but what is on the disk.
 	up "$peer" && out=$("$WORK/appendrace" -dir "$mnt" -rounds "$rounds" -appends "$appends" -start "$start") && down "$peer" || die "$peer: no race"
 	read -r files added maps lost bytes <<<"$out"
-	e2fsck -fn "$img" >"$WORK/fsck" 2>&1 || { cat "$WORK/fsck" && die "$peer: e2fsck"; }
+	e2fsck -fn "$img" >"$WORK/fsck" 2>&1 || { cat "$WORK/fsck"; die "$peer: e2fsck"; }
 	printf '%-16s %6d %8d %9d %9d %11d %8d\n' "$peer" "$start" "$files" "$added" "$maps" "$lost" "$bytes"
 	[ "$must" != none ] || [ "$lost" = 0 ] || bad=$((bad + 1))
 }
@@ -98,7 +98,8 @@ in_guest() {
 	fetch_kernel
 	mkdir -p "$root"/{bin,dev,proc,sys,tmp,mnt,modules}
 	cp -L "$(command -v busybox)" "$root/bin/busybox"
-	find "$modules" -name 'fuse.ko' -exec cp {} "$root/modules" \;
+	find "$modules" -name fuse.ko -exec cp {} "$root/modules" \;
+	[ -s "$root/modules/fuse.ko" ] || missing "an uncompressed fuse.ko in ${modules##*/}: compressed modules are not unpacked here"
 	CGO_ENABLED=0 build_inlinefs "$root/inlinefs"
 	CGO_ENABLED=0 go build -o "$root/appendrace" ./scripts/appendrace
 	truncate -s 16M "$root/image" && mkfs.ext4 -q -F -O inline_data,^has_journal "$root/image"
@@ -108,8 +109,8 @@ in_guest() {
 	(cd "$root" && find . | cpio -o -H newc --quiet) | gzip -1 >"$WORK/initramfs.gz"
 	timeout 300 qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 1024 -nodefaults -no-user-config -display none -monitor none \
 		-no-reboot -kernel "$kernel" -initrd "$WORK/initramfs.gz" -append 'console=ttyS0 panic=1 quiet' -serial "file:$WORK/console" \
-		</dev/null >"$WORK/qemu.log" 2>&1 || { cat "$WORK/qemu.log" "$WORK/console" && die "the guest did not end"; }
-	grep -aq '^race: end' "$WORK/console" || { tail -n 20 "$WORK/console" && die "no race in the guest"; }
+		</dev/null >"$WORK/qemu.log" 2>&1 || { cat "$WORK/qemu.log" "$WORK/console" || true; die "the guest did not end"; }
+	grep -aq '^race: end' "$WORK/console" || { tail -n 20 "$WORK/console"; die "no race in the guest"; }
 	tr -d '\r' <"$WORK/console" | sed -n 's/^race: //p' | while read -r what start files added maps lost bytes; do
 		case $what in
 		kernel) printf 'Linux %s, in QEMU\n' "$start" ;;
